@@ -1,0 +1,111 @@
+"""Networks: each builder returns an uncompiled `keras.Model`, grey levels 0..255 (n, 48, 48, 1) -> probabilities (n, 7).
+
+Scaling lives inside the model, so that training and serving cannot disagree. The last layer computes in float32 under any
+precision policy.
+"""
+
+import keras
+from keras import layers
+
+from emotion.labels import EMOTIONS
+
+INPUT_SHAPE = (48, 48, 1)
+
+
+def custom_cnn(filters: tuple[int, ...] = (32, 64, 128), dense: int = 256, dropout: float = 0.5, batch_norm: bool = False) -> keras.Model:
+    """The small network that one writes first: a block of Conv 3x3 + MaxPool 2x2 per entry of `filters`, then a dense layer.
+
+    Args:
+        filters: channels of each block.
+        dense: units of the hidden dense layer.
+        dropout: share of hidden units dropped in training, 0..1.
+        batch_norm: whether each convolution is followed by batch normalisation.
+    """
+    inputs = keras.Input(INPUT_SHAPE, name="grey")
+    x = layers.Rescaling(1 / 255)(inputs)
+    for count in filters:
+        x = layers.Conv2D(count, 3, padding="same", use_bias=not batch_norm)(x)
+        if batch_norm:
+            x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+        x = layers.MaxPooling2D(2)(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(dense, activation="relu")(x)
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(inputs, _probabilities(x), name="custom_cnn")
+
+
+def se_resnet(
+    widths: tuple[int, ...] = (32, 64, 128, 256),
+    blocks: tuple[int, ...] = (2, 2, 2, 2),
+    first_stride: int = 1,
+    squeeze: int = 8,
+    dropout: float = 0.3,
+    drop_path: float = 0.0,
+) -> keras.Model:
+    """A pre-activation residual network with squeeze-and-excitation for 48x48 pictures, about 3 M parameters as it stands.
+
+    Global average pooling and one dense layer end it, so that its class activation map costs one more matrix product.
+    Sources: He et al. 2016 ("Identity Mappings in Deep Residual Networks"), Hu et al. 2018 ("Squeeze-and-Excitation Networks").
+
+    Args:
+        widths: channels of each stage; every stage after the first halves the resolution.
+        blocks: residual blocks of each stage.
+        first_stride: 1 keeps 48x48 in the first stage, 2 starts at 24x24 and is about three times as fast.
+        squeeze: channel reduction inside squeeze-and-excitation; 0 leaves it out.
+        dropout: before the dense layer.
+        drop_path: share of residual branches dropped in the last block, rising linearly from 0 in the first
+            (Huang et al. 2016, "Deep Networks with Stochastic Depth").
+    """
+    inputs = keras.Input(INPUT_SHAPE, name="grey")
+    x = layers.Rescaling(1 / 64, offset=-2)(inputs)
+    x = layers.Conv2D(widths[0], 3, strides=first_stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+    total, index = sum(blocks), 0
+    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        for block in range(count):
+            rate = drop_path * index / max(total - 1, 1)
+            x = _residual_block(x, width, 2 if stage and not block else 1, squeeze, rate)
+            index += 1
+    x = layers.BatchNormalization()(x)
+    x = layers.ReLU(name="activation_map")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(inputs, _probabilities(x), name="se_resnet")
+
+
+def _residual_block(x, width: int, stride: int, squeeze: int, drop_path: float):
+    y = layers.ReLU()(layers.BatchNormalization()(x))
+    shortcut = x
+    if stride != 1 or x.shape[-1] != width:
+        shortcut = layers.AveragePooling2D(stride)(y) if stride != 1 else y
+        shortcut = layers.Conv2D(width, 1, use_bias=False, kernel_initializer="he_normal")(shortcut)
+    y = layers.Conv2D(width, 3, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(y)
+    y = layers.ReLU()(layers.BatchNormalization()(y))
+    y = layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(y)
+    if squeeze:
+        s = layers.GlobalAveragePooling2D(keepdims=True)(y)
+        s = layers.Conv2D(max(width // squeeze, 4), 1, activation="relu", kernel_initializer="he_normal")(s)
+        s = layers.Conv2D(width, 1, activation="sigmoid")(s)
+        y = layers.Multiply()([y, s])
+    if drop_path:
+        y = layers.Dropout(drop_path, noise_shape=(None, 1, 1, 1))(y)
+    return layers.Add()([shortcut, y])
+
+
+def _probabilities(x):
+    return layers.Dense(len(EMOTIONS), activation="softmax", dtype="float32", name="probabilities")(x)
+
+
+BUILDERS = {"custom_cnn": custom_cnn, "se_resnet": se_resnet}
+"""Name in `TrainingConfig.architecture` -> builder; its keyword arguments are `TrainingConfig.architecture_options`."""
+
+
+def build(name: str, options: dict | None = None) -> keras.Model:
+    """Builds a network by name.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in BUILDERS:
+        raise ValueError(f"architecture must be one of {', '.join(BUILDERS)}. Received: {name!r}")
+    return BUILDERS[name](**(options or {}))
