@@ -99,6 +99,9 @@ class TrainingConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1. Received: {getattr(self, name)}")
 
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(f"warmup_epochs must be below epochs. Received: {self.warmup_epochs} of {self.epochs}")
+
     @classmethod
     def from_dict(cls, settings: dict) -> "TrainingConfig":
         """Builds a config from JSON; raises ValueError naming settings that do not exist."""
@@ -112,43 +115,40 @@ class TrainingConfig:
         return asdict(self)
 
 
-class Batches(keras.utils.PyDataset):
-    """Shuffled batches; the order is a function of (seed, epoch) alone, so that a resumed run sees what it would have seen."""
+def batches(images: np.ndarray, targets: np.ndarray, config: TrainingConfig, first_epoch: int = 0):
+    """Yields shuffled batches without end, epoch after epoch.
 
-    def __init__(self, images: np.ndarray, targets: np.ndarray, config: TrainingConfig, first_epoch: int = 0):
-        super().__init__(workers=1)
-        self.images, self.targets, self.config = images, targets, config
-        self.labels = targets.argmax(axis=1)
-        self.weights = cleaning.class_weights(self.labels) if config.balance == "class_weight" else None
-        self.epoch = first_epoch
-        self._shuffle()
+    What an epoch yields is a function of (seed, epoch) alone, so that a resumed run sees what it would have seen. (A
+    `keras.utils.PyDataset` would not do: `fit` shuffles its batches by an order of its own and calls its hooks once too often.)
 
-    def _shuffle(self) -> None:
-        rng = np.random.default_rng((self.config.seed, self.epoch))
-        if self.config.balance == "sampling":
-            self.order = cleaning.balanced_indices(self.labels, rng)
-        else:
-            self.order = rng.permutation(len(self.images))
+    Args:
+        images: uint8 (n, 48, 48).
+        targets: float32 (n, 7), rows sum to 1.
+        config: batch size, balance, mixup and seed are used.
+        first_epoch: where to begin, from 0.
 
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.config.batch_size)
+    Yields:
+        (x, y) or, with class weights, (x, y, sample weights): x float32 (batch, 48, 48, 1) grey levels. The last batch of an epoch
+        is filled up from its beginning, so that every step has one shape and JAX compiles once.
+    """
+    labels, size, epoch = targets.argmax(axis=1), config.batch_size, first_epoch
+    weights = cleaning.class_weights(labels) if config.balance == "class_weight" else None
+    while True:
+        rng = np.random.default_rng((config.seed, epoch))
+        order = cleaning.balanced_indices(labels, rng) if config.balance == "sampling" else rng.permutation(len(labels))
+        for start in range(0, len(order), size):
+            chosen = np.take(order, np.arange(start, start + size), mode="wrap")
+            x, y = images[chosen].astype(np.float32)[..., None], targets[chosen]
+            if config.mixup:
+                x, y = mix(x, y, rng.beta(config.mixup, config.mixup), rng.permutation(size))
+            yield (x, y) if weights is None else (x, y, weights[labels[chosen]])
+        epoch += 1
 
-    def __getitem__(self, index: int):
-        size = self.config.batch_size
-        # The last batch is filled from the epoch's start: one shape for every step, so JAX compiles once.
-        chosen = np.take(self.order, np.arange(index * size, (index + 1) * size), mode="wrap")
-        x, y = self.images[chosen].astype(np.float32)[..., None], self.targets[chosen]
-        if self.config.mixup:
-            rng = np.random.default_rng((self.config.seed, self.epoch, index))
-            share = rng.beta(self.config.mixup, self.config.mixup)
-            partner = rng.permutation(size)
-            x, y = share * x + (1 - share) * x[partner], share * y + (1 - share) * y[partner]
-            x, y = x.astype(np.float32), y.astype(np.float32)
-        return (x, y) if self.weights is None else (x, y, self.weights[self.labels[chosen]])
 
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
-        self._shuffle()
+def mix(x: np.ndarray, y: np.ndarray, share: float, partner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Blends each picture and its target with a partner's: share x own + (1 - share) x partner's, float32."""
+    share = np.float32(share)
+    return share * x + (1 - share) * x[partner], share * y + (1 - share) * y[partner]
 
 
 def learning_rate(config: TrainingConfig, steps_per_epoch: int):
@@ -216,10 +216,11 @@ class Recorder(keras.callbacks.Callback):
         """Puts the averaged weights into the model and returns the raw ones; None where no average is kept."""
         if not self.config.ema:
             return None
-        raw = [keras.ops.convert_to_numpy(v) for v in self.model.trainable_variables]
+        raw = [np.array(v) for v in self.model.trainable_variables]
         # Keras has no public access to these; its own SwapEMAWeights callback reads the same attribute.
         for variable, average in zip(self.model.trainable_variables, self.model.optimizer._model_variables_moving_average, strict=True):
-            variable.assign(average)
+            # A copy: under JAX the two would otherwise share one buffer, which the next step gives away.
+            variable.assign(np.array(average))
         return raw
 
     def save(self, epochs_done: int) -> None:
@@ -300,8 +301,9 @@ def _fit(config: TrainingConfig, data: FER2013, folder: Path, verbose) -> tuple[
     core = build(config.architecture, config.architecture_options)
     # Augmentation wraps the network and is no part of it: what is saved and served has none.
     model = keras.Sequential([keras.Input(core.input_shape[1:]), RandomAugment(config.augmentation, config.seed), core])
-    batches = Batches(data.training.images, cleaning.soft_targets(data.training, config.label_share), config)
-    optimizer = make_optimizer(config, len(batches))
+    images, targets = data.training.images, cleaning.soft_targets(data.training, config.label_share)
+    steps = -(-len(images) // config.batch_size)
+    optimizer = make_optimizer(config, steps)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
     # XLA on a CPU convolves many times slower than TensorFlow's own kernels.
     jit = keras.backend.backend() == "jax"
@@ -312,8 +314,9 @@ def _fit(config: TrainingConfig, data: FER2013, folder: Path, verbose) -> tuple[
     epochs_done = recorder.restore()
     stopped = config.patience and epochs_done and epochs_done - 1 - recorder.best_epoch >= config.patience
     if epochs_done < config.epochs and not stopped:
-        batches = Batches(batches.images, batches.targets, config, first_epoch=epochs_done)
-        model.fit(batches, epochs=config.epochs, initial_epoch=epochs_done, callbacks=[recorder], verbose=verbose)
+        stream = batches(images, targets, config, epochs_done)
+        model.fit(stream, steps_per_epoch=steps, epochs=config.epochs, initial_epoch=epochs_done, callbacks=[recorder],
+                  verbose=verbose, shuffle=False)  # fmt: skip
     return core, recorder
 
 

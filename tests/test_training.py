@@ -1,0 +1,174 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from emotion.augmentation import STANDARD
+from emotion.training import TrainingConfig, batches, mix, predict, train
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = {"architecture_options": {"filters": (4, 8), "dense": 16}}
+
+RUN = """
+import os, signal, sys
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+class NoTensorFlow:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError("this machine has no tensorflow", name=name)
+if {backend!r} == "jax":
+    sys.meta_path.insert(0, NoTensorFlow())
+import numpy as np
+from conftest import drawn
+from emotion import training
+from emotion.augmentation import Augmentation
+kill_at, folder = int(sys.argv[1]), sys.argv[2]
+save = training.Recorder.save
+def save_or_die(self, epochs_done):
+    if epochs_done == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(self, epochs_done)
+training.Recorder.save = save_or_die
+config = training.TrainingConfig("killed", architecture_options={{"filters": (4, 8), "dense": 16}}, epochs={epochs}, batch_size=32,
+    optimizer="sgd", learning_rate=0.05, schedule="cosine", warmup_epochs=1, weight_decay=1e-3, label_smoothing=0.1, ema=0.9,
+    augmentation=Augmentation(flip=True, rotation=15, zoom=0.1, shift=0.1, brightness=0.1, contrast=0.1, erase=0.3), mixup=0.2,
+    balance="sampling", label_share=0.5)
+training.train(config, drawn.__wrapped__(), folder, verbose=0)
+"""
+
+
+def run(folder, kill_at=0, epochs=5, backend="tensorflow"):
+    code = RUN.format(root=str(ROOT), backend=backend, epochs=epochs)
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run([sys.executable, "-c", code, str(kill_at), str(folder)], env=environment, capture_output=True, text=True)
+
+
+def history(folder):
+    with (folder / "history.csv").open() as file:
+        return [[float(row[k]) for k in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")] for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(backend, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finished = run(whole, backend=backend)
+    assert finished.returncode == 0, finished.stderr
+    # Killed in the worst moment: history.csv already holds the third epoch, the checkpoint does not.
+    assert run(killed, kill_at=3, backend=backend).returncode == -signal.SIGKILL
+    assert len(history(killed)) == 3 and not (killed / "record.json").exists()
+    resumed = run(killed, backend=backend)
+    assert resumed.returncode == 0, resumed.stderr
+    assert np.allclose(history(whole), history(killed), atol=1e-3)
+    assert np.allclose(np.load(whole / "private_test.npy"), np.load(killed / "private_test.npy"), atol=1e-3)
+
+
+def test_training_under_jax_needs_no_tensorflow_and_its_network_loads_under_tensorflow(tmp_path):
+    finished = run(tmp_path / "run", epochs=2, backend="jax")
+    assert finished.returncode == 0, finished.stderr
+    model = keras.saving.load_model(tmp_path / "run" / "best.keras")
+    from conftest import draw_faces
+
+    images, _ = draw_faces(6, 2)
+    assert np.allclose(predict(model, images), np.load(tmp_path / "run" / "private_test.npy"), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, drawn):
+    folder = tmp_path_factory.mktemp("runs") / "fitted"
+    config = TrainingConfig("fitted", epochs=12, batch_size=32, learning_rate=5e-3, patience=4, augmentation=STANDARD, **TINY)
+    return config, train(config, drawn, folder, verbose=0), folder
+
+
+def test_a_run_learns_and_keeps_its_best_epoch(finished, drawn):
+    _, record, folder = finished
+    accuracies = [row[4] for row in history(folder)]
+    assert max(accuracies) > 0.5
+    assert record["best_epoch"] == int(np.argmax(accuracies)) + 1
+    assert record["metrics"]["public_test"]["accuracy"]["value"] == pytest.approx(max(accuracies), abs=1e-6)
+    model = keras.saving.load_model(folder / "best.keras")
+    assert np.allclose(predict(model, drawn.public_test.images), np.load(folder / "public_test.npy"), atol=1e-5)
+
+
+def test_the_record_suffices_to_run_again(finished):
+    _, _, folder = finished
+    read = json.loads((folder / "record.json").read_text())
+    assert TrainingConfig.from_dict(read["config"]).to_dict() == read["config"]
+    assert {"labels", "metrics", "data", "versions", "minutes", "parameters", "git_commit"} <= set(read)
+    assert not (folder / "checkpoint.npz").exists()
+
+
+def test_a_finished_run_is_not_trained_again(finished, drawn, monkeypatch):
+    config, record, folder = finished
+    monkeypatch.setattr("emotion.training._fit", lambda *a: pytest.fail("trained again"))
+    assert train(config, drawn, folder)["metrics"] == json.loads(json.dumps(record["metrics"]))
+
+
+def test_a_folder_of_other_settings_is_refused(finished, drawn):
+    _, _, folder = finished
+    with pytest.raises(ValueError, match="other settings"):
+        train(TrainingConfig("fitted", epochs=3), drawn, folder)
+
+
+def test_early_stopping_ends_a_run_that_no_longer_gains(drawn, tmp_path):
+    config = TrainingConfig("still", epochs=20, batch_size=32, learning_rate=1e-9, patience=2, **TINY)
+    train(config, drawn, tmp_path / "still", verbose=0)
+    assert len(history(tmp_path / "still")) == 3
+
+
+def test_mixed_precision_leaves_a_float32_network(drawn, tmp_path):
+    config = TrainingConfig("half", epochs=1, batch_size=32, precision="mixed_bfloat16", **TINY)
+    train(config, drawn, tmp_path / "half", verbose=0)
+    model = keras.saving.load_model(tmp_path / "half" / "best.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_every_epoch_shows_every_picture_once_in_another_order(drawn):
+    config = TrainingConfig("order", batch_size=20)
+    images = np.arange(140, dtype=np.uint8)[:, None, None] * np.ones((1, 48, 48), np.uint8)
+    stream = batches(images, np.eye(7, dtype=np.float32)[drawn.training.labels], config)
+    first, second = ([int(x[0, 0, 0]) for _ in range(7) for x in next(stream)[0]] for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(140)) and first != second
+    later = batches(images, np.eye(7, dtype=np.float32)[drawn.training.labels], config, first_epoch=1)
+    assert [int(x[0, 0, 0]) for _ in range(7) for x in next(later)[0]] == second
+
+
+def test_every_step_has_the_full_batch_size(drawn):
+    stream = batches(drawn.training.images, np.ones((140, 7), np.float32) / 7, TrainingConfig("x", batch_size=64))
+    assert [next(stream)[0].shape for _ in range(4)] == [(64, 48, 48, 1)] * 4
+
+
+def test_class_weights_travel_with_the_batches(drawn):
+    config = TrainingConfig("weights", batch_size=20, balance="class_weight")
+    targets = np.eye(7, dtype=np.float32)[np.array([0] * 120 + [1] * 20)]
+    _, y, weights = next(batches(drawn.training.images, targets, config))
+    rare = y.argmax(axis=1) == 1
+    assert rare.any() and np.allclose(weights[rare], 1.0) and np.allclose(weights[~rare], 1 / 6)
+
+
+def test_mixing_blends_pictures_and_targets_alike():
+    x = np.array([0, 100], np.float32).reshape(2, 1, 1, 1)
+    mixed_x, mixed_y = mix(x, np.eye(2, dtype=np.float32), 0.75, np.array([1, 0]))
+    assert mixed_x.ravel().tolist() == [25, 75] and mixed_y.tolist() == [[0.75, 0.25], [0.25, 0.75]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "lion"}, "optimizer must be one of adam, sgd. Received: 'lion'"),
+        ({"epochs": 0}, "epochs must be positive. Received: 0"),
+        ({"ema": 2}, "ema must lie in"),
+        ({"epochs": 2, "warmup_epochs": 2}, "warmup_epochs must be below epochs. Received: 2 of 2"),
+        ({"speed": 1}, "Unknown: speed"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig.from_dict({"name": "x", **settings})
