@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from emotion.dataset import OFFICIAL_COUNTS, VOTE_COLUMNS, VOTES_OF_EMOTION, FER2013, Split
+from emotion.dataset import FER2013, OFFICIAL_COUNTS, VOTE_COLUMNS, VOTES_OF_EMOTION, Split
 from emotion.fer_readers import DatasetError
 from emotion.labels import EMOTIONS
 

@@ -250,7 +250,8 @@ def _read_votes(path: Path, records: Records, usages: np.ndarray) -> tuple[np.nd
     with file.open(newline="", encoding="utf-8") as lines:
         table = list(csv.DictReader(lines))
     if len(table) <= records.rows.max():
-        raise DatasetError(f"{file} must have a row for each picture. Received: {len(table)} rows, {records.rows.max() + 1} pictures")
+        pictures = records.rows.max() + 1
+        raise DatasetError(f"{file} must have a row for each picture. Received: {len(table)} rows, {pictures} pictures")
     if any(table[row]["Usage"] != usage for row, usage in zip(records.rows, usages, strict=True)):
         return None, "FER+ votes were left out: their Usage column does not agree with the pictures' parts."
     votes = np.array([[float(line[column]) for column in VOTE_COLUMNS] for line in table], dtype=np.float32)

@@ -98,7 +98,8 @@ def _read_pictures(entries, source: Path) -> Records:
     if not images:
         raise DatasetError(f"{source} must hold pictures under train/<class>/ and test/<class>/. Found none.")
     for part in ("train", "test"):
-        present = {label for label, usage in zip(labels, usages, strict=True) if (usage in ("Training", "train")) == (part == "train")}
+        in_part = [(usage in ("Training", "train")) == (part == "train") for usage in usages]
+        present = {label for label, here in zip(labels, in_part, strict=True) if here}
         missing = [name for index, name in enumerate(EMOTIONS) if index not in present]
         if missing:
             raise DatasetError(

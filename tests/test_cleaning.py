@@ -36,7 +36,7 @@ def test_each_flaw_is_removed_from_training_for_its_reason_and_nothing_else(flaw
     for row in removed:
         found.setdefault(row["reason"], []).append(row["position"])
     assert found == expected
-    kept = np.setdiff1d(np.arange(len(data.training)), sum(expected.values(), []))
+    kept = np.setdiff1d(np.arange(len(data.training)), [p for positions in expected.values() for p in positions])
     assert np.array_equal(cleaned.training.images, data.training.images[kept])
     assert cleaned.public_test is data.public_test and cleaned.private_test is data.private_test
 

@@ -1,0 +1,99 @@
+"""Keeps a run's history, best weights and checkpoint, epoch by epoch."""
+
+import csv
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from emotion.dataset import Split
+from emotion.training_config import TrainingConfig
+
+HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+
+
+def predict(model: keras.Model, images: np.ndarray, flip: bool = False) -> np.ndarray:
+    """Returns float32 (n, 7) probabilities of uint8 (n, 48, 48) pictures; `flip` averages with the mirrored pictures."""
+    x = images.astype(np.float32)[..., None]
+    probabilities = np.asarray(model.predict(x, batch_size=512, verbose=0), dtype=np.float32)
+    if flip:
+        probabilities = (probabilities + np.asarray(model.predict(x[:, :, ::-1], batch_size=512, verbose=0))) / 2
+    return probabilities
+
+
+def _loss_and_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(chosen, 1e-7)).mean()), float((probabilities.argmax(axis=1) == labels).mean())
+
+
+class Recorder(keras.callbacks.Callback):
+    """After each epoch: scores PublicTest, appends to history.csv, keeps the best weights, writes the checkpoint."""
+
+    def __init__(self, core: keras.Model, public_test: Split, config: TrainingConfig, folder: Path):
+        super().__init__()
+        self.core, self.public_test, self.config, self.folder = core, public_test, config, folder
+        self.best, self.best_epoch, self.best_weights, self.seconds = -1.0, -1, None, 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        raw = self._swap_in_average()
+        probabilities = predict(self.core, self.public_test.images)
+        logs["val_loss"], logs["val_accuracy"] = _loss_and_accuracy(self.public_test.labels, probabilities)
+        if logs["val_accuracy"] > self.best:
+            self.best, self.best_epoch = logs["val_accuracy"], epoch
+            self.best_weights = [keras.ops.convert_to_numpy(v) for v in self.core.weights]
+        if raw is not None:
+            for variable, value in zip(self.model.trainable_variables, raw, strict=True):
+                variable.assign(value)
+        seconds = time.perf_counter() - self.started
+        self.seconds += seconds
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row = {"epoch": epoch + 1, **{k: f"{logs[k]:.6f}" for k in HISTORY_COLUMNS[1:5]},
+               "learning_rate": f"{rate:.6g}", "seconds": f"{seconds:.1f}"}  # fmt: skip
+        with (self.folder / "history.csv").open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, HISTORY_COLUMNS).writerow(row)
+        self.save(epoch + 1)
+        if self.config.patience and epoch - self.best_epoch >= self.config.patience:
+            self.model.stop_training = True
+
+    def _swap_in_average(self):
+        """Puts the averaged weights into the model and returns the raw ones; None where no average is kept."""
+        if not self.config.ema:
+            return None
+        raw = [np.array(v) for v in self.model.trainable_variables]
+        # Keras has no public access to these; its own SwapEMAWeights callback reads the same attribute.
+        averages = self.model.optimizer._model_variables_moving_average
+        for variable, average in zip(self.model.trainable_variables, averages, strict=True):
+            # A copy: under JAX the two would otherwise share one buffer, which the next step gives away.
+            variable.assign(np.array(average))
+        return raw
+
+    def save(self, epochs_done: int) -> None:
+        """Writes the checkpoint beside its place and renames it, so that a kill leaves the former one whole."""
+        arrays = {f"model_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self.model.variables)}
+        arrays |= {f"optimizer_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self.model.optimizer.variables)}
+        arrays |= {f"best_{i}": v for i, v in enumerate(self.best_weights)}
+        state = np.array([epochs_done, self.best, self.best_epoch, self.seconds])
+        part = self.folder / "checkpoint.part.npz"
+        np.savez(part, state=state, **arrays)
+        part.replace(self.folder / "checkpoint.npz")
+
+    def restore(self) -> int:
+        """Loads the checkpoint, cuts history.csv to it, and returns the number of epochs done (0 without one)."""
+        path = self.folder / "checkpoint.npz"
+        lines = [",".join(HISTORY_COLUMNS)]
+        epochs_done = 0
+        if path.is_file():
+            with np.load(path) as arrays:
+                epochs_done, self.best, self.best_epoch, self.seconds = arrays["state"].tolist()
+                for prefix, variables in (("model", self.model.variables), ("optimizer", self.model.optimizer.variables)):
+                    for i, variable in enumerate(variables):
+                        variable.assign(arrays[f"{prefix}_{i}"])
+                self.best_weights = [arrays[f"best_{i}"] for i in range(len(self.core.weights))]
+            epochs_done = int(epochs_done)
+            lines = (self.folder / "history.csv").read_text(encoding="utf-8").splitlines()[: epochs_done + 1]
+        (self.folder / "history.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return epochs_done
