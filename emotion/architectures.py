@@ -19,7 +19,7 @@ def custom_cnn(filters: tuple[int, ...] = (32, 64, 128), dense: int = 256, dropo
         filters: channels of each block.
         dense: units of the hidden dense layer.
         dropout: share of hidden units dropped in training, 0..1.
-        batch_norm: whether each convolution is followed by batch normalisation.
+        batch_norm: whether each convolution and the hidden dense layer are followed by batch normalisation.
     """
     inputs = keras.Input(INPUT_SHAPE, name="grey")
     x = layers.Rescaling(1 / 255)(inputs)
@@ -30,7 +30,10 @@ def custom_cnn(filters: tuple[int, ...] = (32, 64, 128), dense: int = 256, dropo
         x = layers.ReLU()(x)
         x = layers.MaxPooling2D(2)(x)
     x = layers.Flatten()(x)
-    x = layers.Dense(dense, activation="relu")(x)
+    x = layers.Dense(dense, use_bias=not batch_norm)(x)
+    if batch_norm:
+        x = layers.BatchNormalization()(x)
+    x = layers.ReLU()(x)
     x = layers.Dropout(dropout)(x)
     return keras.Model(inputs, _probabilities(x), name="custom_cnn")
 
