@@ -1,0 +1,139 @@
+"""Writes the numbers of README.md and docs/*.md from the records in saved_models, so that no number is ever typed.
+
+A document marks each place with `<!-- report:NAME -->` and `<!-- /report -->`; what stands between is replaced.
+Run: make report
+"""
+
+import json
+import re
+from pathlib import Path
+
+from emotion.labels import EMOTIONS
+
+ROOT = Path(__file__).resolve().parent.parent
+SAVED = ROOT / "saved_models"
+DOCUMENTS = ("README.md", "docs/MODEL_CARD.md", "docs/REPORT.md")
+_BLOCK = re.compile(r"(<!-- report:(\w+) -->\n).*?(<!-- /report -->)", re.DOTALL)
+
+
+def interval(metric: dict) -> str:
+    """Formats {value, low, high} (0..1) as per cent with its 95 % interval."""
+    return f"{metric['value']:.1%} ({metric['low']:.1%} to {metric['high']:.1%})"
+
+
+def table(header: list[str], rows: list[list]) -> str:
+    """Formats a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def read_json(path: Path) -> dict:
+    """Reads one record."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def headline() -> str:
+    """The shipped model in two sentences."""
+    record = read_json(SAVED / "emotion_model.json")
+    private, megabytes = record["metrics"]["private_test"], record["formats"]["tflite"]["bytes"] / 1e6
+    return (
+        f"The shipped model (`{record['name']}`, {record['parameters'] / 1e6:.2f} M parameters, {megabytes:.1f} MB) names the labelled "
+        f"emotion in **{interval(private['accuracy'])}** of the {private['n']:,} PrivateTest faces of FER-2013; macro F1 is "
+        f"{interval(private['macro_f1'])}. Brackets hold 95 % intervals.\n"
+    )
+
+
+def shipped() -> str:
+    """Both tests of the shipped model side by side."""
+    record = read_json(SAVED / "emotion_model.json")
+    parts = [record["metrics"][name] for name in ("public_test", "private_test")]
+    rows = [
+        ["Accuracy", *(interval(part["accuracy"]) for part in parts)],
+        ["Macro F1", *(interval(part["macro_f1"]) for part in parts)],
+        ["Expected calibration error", *(f"{part['ece']:.3f}" for part in parts)],
+        *([name, *(interval(record["selective"][p][key]) for p in ("public_test", "private_test"))]
+          for name, key in (("Faces answered (not \"not sure\")", "answered"), ("Accuracy of those answers", "accuracy"))),
+        ["Pictures", *(f"{part['n']:,}" for part in parts)],
+    ]
+    return table(["", "PublicTest (chose the epoch and the model)", "PrivateTest (scored once)"], rows)
+
+
+def classes() -> str:
+    """The shipped model's scores per class on PrivateTest."""
+    part = read_json(SAVED / "emotion_model.json")["metrics"]["private_test"]
+    rows = [
+        [name, f"{scores['precision']:.1%}", interval(scores["recall"]), f"{scores['f1']:.2f}", scores["support"]]
+        for name, scores in part["per_class"].items()
+    ]
+    return table(["Apparent emotion", "Precision", "Recall", "F1", "Faces"], rows)
+
+
+def confusion() -> str:
+    """The shipped model's confusion matrix on PrivateTest, rows are the labels."""
+    counts = read_json(SAVED / "emotion_model.json")["metrics"]["private_test"]["confusion"]
+    return table(["label \\ answer", *EMOTIONS], [[f"**{name}**", *row] for name, row in zip(EMOTIONS, counts, strict=True)])
+
+
+def files() -> str:
+    """The exported files and how far each is from the network it came from."""
+    record = read_json(SAVED / "emotion_model.json")
+    rows = [
+        [f"`{entry['file']}`", f"{entry['bytes'] / 1e6:.2f} MB", parity(entry)] for entry in record["formats"].values()
+    ]
+    return table(["File", "Size", "Against the trained network"], rows)
+
+
+def parity(entry: dict) -> str:
+    """Says how an exported file agrees with its source."""
+    if "agreement" in entry:
+        return f"same answer for {entry['agreement']:.1%} of the faces"
+    return f"largest difference of a probability {entry['max_difference']:.1g}"
+
+
+def runs() -> str:
+    """Every recorded run, best PublicTest accuracy first."""
+    records = [read_json(path) for path in (SAVED / "runs").glob("*/record.json")]
+    records.sort(key=lambda record: -record["metrics"]["public_test"]["accuracy"]["value"])
+    rows = [
+        [
+            f"`{record['name']}`",
+            f"{record['parameters'] / 1e6:.2f} M",
+            *(interval(record["metrics"][part]["accuracy"]) for part in ("public_test", "private_test")),
+            interval(record["metrics"]["private_test"]["macro_f1"]),
+            f"{record['minutes']:.0f}",
+        ]
+        for record in records
+    ]
+    return table(["Run", "Parameters", "PublicTest", "PrivateTest", "Macro F1 (PrivateTest)", "Minutes"], rows)
+
+
+def speed() -> str:
+    """What `make bench` measured last."""
+    measured = read_json(SAVED / "speed.json")
+    return table(["What", "Measured"], [[name, value] for name, value in measured["results"].items()]) + f"\n{measured['machine']}\n"
+
+
+BLOCKS = {f.__name__: f for f in (headline, shipped, classes, confusion, files, runs, speed)}
+
+
+def render(text: str) -> str:
+    """Returns a document with every marked place filled from the records.
+
+    Raises:
+        KeyError: a mark names no block.
+    """
+    return _BLOCK.sub(lambda match: match[1] + BLOCKS[match[2]]() + match[3], text)
+
+
+def main() -> None:
+    """Rewrites the documents in place."""
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        after = render(before)
+        path.write_text(after, encoding="utf-8")
+        print(f"{name}: {'rewritten' if after != before else 'up to date'}")
+
+
+if __name__ == "__main__":
+    main()
