@@ -37,9 +37,9 @@ def headline() -> str:
     record = read_json(SAVED / "emotion_model.json")
     private, megabytes = record["metrics"]["private_test"], record["formats"]["tflite"]["bytes"] / 1e6
     return (
-        f"The shipped model (`{record['name']}`, {record['parameters'] / 1e6:.2f} M parameters, {megabytes:.1f} MB) names the labelled "
-        f"emotion in **{interval(private['accuracy'])}** of the {private['n']:,} PrivateTest faces of FER-2013; macro F1 is "
-        f"{interval(private['macro_f1'])}. Brackets hold 95 % intervals.\n"
+        f"The shipped model (`{record['name']}`, {record['parameters'] / 1e6:.2f} M parameters, {megabytes:.1f} MB) names the "
+        f"labelled emotion in **{interval(private['accuracy'])}** of the {private['n']:,} PrivateTest faces of FER-2013; macro "
+        f"F1 is {interval(private['macro_f1'])}. Brackets hold 95 % intervals.\n"
     )
 
 
@@ -110,7 +110,7 @@ def runs() -> str:
 def speed() -> str:
     """What `make bench` measured last."""
     measured = read_json(SAVED / "speed.json")
-    return table(["What", "Measured"], [[name, value] for name, value in measured["results"].items()]) + f"\n{measured['machine']}\n"
+    return table(["What", "Measured"], [list(item) for item in measured["results"].items()]) + f"\n{measured['machine']}\n"
 
 
 BLOCKS = {f.__name__: f for f in (headline, shipped, classes, confusion, files, runs, speed)}

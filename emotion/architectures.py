@@ -12,7 +12,9 @@ from emotion.labels import EMOTIONS
 INPUT_SHAPE = (48, 48, 1)
 
 
-def custom_cnn(filters: tuple[int, ...] = (32, 64, 128), dense: int = 256, dropout: float = 0.5, batch_norm: bool = False) -> keras.Model:
+def custom_cnn(
+    filters: tuple[int, ...] = (32, 64, 128), dense: int = 256, dropout: float = 0.5, batch_norm: bool = False
+) -> keras.Model:
     """The small network that one writes first: a block of Conv 3x3 + MaxPool 2x2 per entry of `filters`, then a dense layer.
 
     Args:

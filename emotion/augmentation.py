@@ -86,7 +86,7 @@ class RandomAugment(keras.layers.Layer):
         matrix = ops.concatenate(
             [ax, -sin, cx - ax * cx + sin * cy + dx, bx, cos, cy - bx * cx - cos * cy + dy, zeros, zeros], axis=1
         )
-        return ops.image.affine_transform(images, matrix, interpolation="bilinear", fill_mode="nearest", data_format="channels_last")
+        return ops.image.affine_transform(images, matrix, "bilinear", fill_mode="nearest", data_format="channels_last")
 
     def _relight(self, images):
         a = self.augmentation

@@ -23,6 +23,7 @@ import numpy as np
 
 from emotion.evaluation import apply_temperature, evaluate, fit_temperature, selective_accuracy
 from emotion.labels import EMOTIONS
+from emotion.verdict import NOT_SURE_BELOW
 
 if TYPE_CHECKING:
     import keras
@@ -36,8 +37,6 @@ AGREEMENT = 0.99
 """Smallest share of faces whose top emotion the int8 file leaves unchanged."""
 INT8_MAP_TOLERANCE = 0.05
 """Largest difference between the int8 file's activation map and the source's, times its largest value (measured: 0.012)."""
-NOT_SURE_BELOW = 0.4
-"""The page names no emotion whose calibrated probability is lower: it would be wrong more often than three times in five."""
 SUFFIXES = {"keras": ".keras", "h5": ".h5", "tflite": ".tflite", "int8": "_int8.tflite"}
 INT8_SCHEME = "int8 weights; activations quantised to int8 at run time, per face (dynamic range)"
 

@@ -1,0 +1,189 @@
+"""How the page looks: theme, CSS and the HTML pieces that show an answer.
+
+Words and numbers come in, markup goes out; nothing here knows the model. Every font is one that the visitor's system
+already has, so that the page fetches nothing from other hosts.
+"""
+
+from html import escape
+from typing import NamedTuple
+
+import gradio as gr
+
+from emotion.labels import COLOURS, EMOJI, EMOTIONS
+from emotion.verdict import Verdict, percent
+
+SYSTEM_FONTS = ["Segoe UI", "Helvetica Neue", "Roboto", "Noto Sans", "Liberation Sans", "Arial", "sans-serif"]
+MONOSPACE_FONTS = ["SF Mono", "Cascadia Mono", "Roboto Mono", "DejaVu Sans Mono", "monospace"]
+
+CSS = """
+.gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
+.html-container { padding: 0 !important; }
+.prose h1 { font-size: 1.7rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0; }
+.lead { color: var(--body-text-color-subdued); font-size: 1.02rem; line-height: 1.5; margin: 0.35rem 0 0; }
+.note { color: var(--body-text-color-subdued); font-size: 0.85rem; line-height: 1.45; margin: 0; }
+.card { background: var(--block-background-fill); border: 1px solid var(--border-color-primary);
+        border-radius: var(--radius-lg); padding: 1.15rem 1.25rem; }
+.card h2 { font-size: 1.35rem; line-height: 1.25; margin: 0; }
+.card p { margin: 0.3rem 0 0; line-height: 1.5; }
+.card.hint { display: flex; flex-direction: column; align-items: center; justify-content: center; text-align: center;
+        min-height: 420px; border-style: dashed; background: transparent; }
+.card.hint p { color: var(--body-text-color-subdued); max-width: 24rem; }
+.card.hint .emoji { letter-spacing: 0.3rem; margin-bottom: 0.7rem; }
+.card.trouble { border-left: 5px solid #E69F00; }
+.verdict { display: flex; gap: 0.95rem; align-items: flex-start; }
+.emoji { font-size: 2.3rem; line-height: 1.1; flex: none; }
+.percent { color: var(--body-text-color-subdued); font-weight: 400; }
+.bars { list-style: none; margin: 1.1rem 0 0; padding: 0; display: grid; gap: 0.45rem; }
+.bars li { display: grid; grid-template-columns: 7.2rem 1fr 3.2rem; gap: 0.7rem; align-items: center; margin: 0; padding: 0; }
+.bars .track { background: var(--background-fill-secondary); border-radius: 99px; height: 0.7rem; overflow: hidden; }
+.bars .fill { display: block; height: 100%; border-radius: 99px; }
+.bars .value { text-align: right; font-variant-numeric: tabular-nums; }
+.bars li:first-child { font-weight: 600; }
+.timing { color: var(--body-text-color-subdued); font-size: 0.85rem; margin-top: 1rem !important; }
+.about { max-width: 46rem; }
+.about h2 { font-size: 1.15rem; margin: 1.5rem 0 0.3rem; }
+.about p { line-height: 1.55; margin: 0.3rem 0; }
+.about pre { white-space: pre-wrap; }
+#annotated img { max-height: 360px; width: 100%; object-fit: contain; cursor: pointer; }
+@media (max-width: 640px) {
+  .prose h1 { font-size: 1.4rem; }
+  .card.hint { min-height: 170px; }
+  .bars li { grid-template-columns: 6.3rem 1fr 2.8rem; gap: 0.5rem; }
+}
+"""
+
+
+def theme() -> gr.themes.Base:
+    """Returns the page's theme: quiet greys and one accent, so that the emotions' own colours carry the meaning."""
+    return gr.themes.Base(
+        primary_hue="indigo",
+        secondary_hue="indigo",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=[gr.themes.Font(name) for name in SYSTEM_FONTS],
+        font_mono=[gr.themes.Font(name) for name in MONOSPACE_FONTS],
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        background_fill_secondary="*neutral_100",
+        block_border_width="1px",
+        block_shadow="none",
+        block_label_background_fill="*block_background_fill",
+        block_label_text_color="*neutral_600",
+        block_label_text_color_dark="*neutral_300",
+    )
+
+
+class Look(NamedTuple):
+    """How an emotion is shown: the name of its entry in `labels`, its emoji and its hex colour."""
+
+    emotion: str
+    emoji: str
+    colour: str
+
+
+def look(emotion: str) -> Look:
+    """Returns how an emotion of either view is shown; "calm" looks like "neutral"."""
+    name = emotion if emotion in EMOJI else "neutral"
+    return Look(name, EMOJI[name], COLOURS[name])
+
+
+def emoji(verdict: Verdict) -> str:
+    """Returns the emoji of what a verdict names."""
+    return "".join(look(name).emoji for name in verdict.named) or "🤔"
+
+
+def verdict_html(verdict: Verdict, timing: str) -> str:
+    """Builds the answer for one face: headline, explanation, a bar for every emotion and one line on how long it took."""
+    beside = "" if verdict.confidence is None else f' <span class="percent">{escape(percent(verdict.confidence))}</span>'
+    explanation = escape(" ".join(verdict.sentences()))
+    bars = "".join(_bar(name, score) for name, score in verdict.scores.items())
+    return (
+        '<section class="card" role="status"><div class="verdict">'
+        f'<span class="emoji" aria-hidden="true">{emoji(verdict)}</span>'
+        f"<div><h2>{escape(verdict.label.capitalize())}{beside}</h2><p>{explanation}</p></div></div>"
+        f'<ul class="bars" aria-label="Probability of each emotion">{bars}</ul><p class="timing">{escape(timing)}</p></section>'
+    )
+
+
+def trouble_html(title: str, sentences: str) -> str:
+    """Builds the message that stands where the answer would: what happened and what to do."""
+    return f'<section class="card trouble" role="alert"><h2>{escape(title)}</h2><p>{escape(sentences)}</p></section>'
+
+
+def _bar(name: str, score: float) -> str:
+    shown = look(name)
+    return (
+        f'<li><span><span aria-hidden="true">{shown.emoji}</span> {escape(name)}</span><span class="track" aria-hidden="true">'
+        f'<span class="fill" style="width:{score:.1%};background:{shown.colour}"></span></span>'
+        f'<span class="value">{escape(percent(score))}</span></li>'
+    )
+
+
+WELCOME = """
+<h1>What emotion does a face show?</h1>
+<p class="lead">Add a photo: every face gets a box, the emotion it appears to show and the probabilities of all seven.</p>
+"""
+
+SCROLL_TO_ANSWER = """() => {
+    const answer = document.querySelector("#annotated") ?? document.querySelector("#answer .card:not(.hint)");
+    if (answer && window.innerWidth < 700) answer.scrollIntoView({ behavior: "smooth" });
+}"""
+"""On a phone the answer stands below the photo: brings it into view."""
+
+PRIVACY = """
+<p class="note">Photos are read on the computer that runs this page. Its temporary copies are deleted after {minutes} minutes.</p>
+"""
+
+WAITING = """
+<section class="card hint"><span class="emoji" aria-hidden="true">😄😲😢</span><h2>The answer appears here</h2>
+<p>Add a photo or click an example. There is nothing to set.</p></section>
+"""
+
+
+def about_html(record: dict, keep_minutes: int) -> str:
+    """Builds the About text.
+
+    Args:
+        record: the model's record; its accuracy is stated when it is there.
+        keep_minutes: how long uploaded photos stay.
+    """
+    return f"""
+<div class="about prose">
+<h2>What this page does</h2>
+<p>It finds faces in a photo and tells which of seven emotions each one appears to show: {", ".join(EMOTIONS)}.
+A small neural network trained on the FER-2013 photos reads a grey picture of 48 by 48 pixels of each face.</p>
+<h2>How often it is right</h2>
+{_accuracy_html(record)}
+<h2>What it cannot know</h2>
+<p>A face shows an expression, not what a person feels. The photos it learned from were found by web search and labelled by
+people who often disagreed, and they do not show all ages, skin tones and cultures equally. Glasses, hands, shadows and turned
+heads lead to mistakes. Do not use it to decide anything about a person. In the European Union, reading emotions of people at
+work or in education is forbidden except for medical or safety reasons (AI Act, Article 5).</p>
+<h2>What happens to photos</h2>
+<p>They are read on the computer that runs this page and sent nowhere else; only a public link, made with --share, carries them
+through Gradio's servers on their way there. While you look at an answer, the photo and its annotated copy lie in a private
+temporary folder on that computer. They are deleted {keep_minutes} minutes after they were added, and when the page stops.</p>
+<h2>Use it from a program</h2>
+<pre><code>from gradio_client import Client, handle_file
+client = Client("http://127.0.0.1:7860")
+annotated, reading = client.predict(handle_file("photo.jpg"), api_name="/predict")</code></pre>
+</div>
+"""
+
+
+def _accuracy_html(record: dict) -> str:
+    scores = record.get("metrics", {}).get("private_test")
+    if not scores:
+        return "<p>This model comes without a record of its accuracy.</p>"
+    accuracy, recalls = scores["accuracy"], {name: scores["per_class"][name]["recall"]["value"] for name in EMOTIONS}
+    best, worst = max(recalls, key=recalls.get), min(recalls, key=recalls.get)
+    return (
+        f"<p>For <strong>{accuracy['value']:.1%}</strong> of {scores['n']:,} faces that it had never seen (the private test set "
+        f"of FER-2013) its first choice was the labelled emotion; the 95% interval is {accuracy['low']:.1%} to "
+        f"{accuracy['high']:.1%}. "
+        f"It is best at {best}, of which it finds {recalls[best]:.0%}, and worst at {worst} ({recalls[worst]:.0%}). "
+        f"People who labelled such photos themselves were right for about 65% (Goodfellow et al. 2013).</p>"
+    )
