@@ -31,8 +31,8 @@ test: .venv/ready ## set up and run the tests (ARGS="-k faces" for some of them)
 notebooks: .venv/ready ## execute the notebooks from recorded runs, outputs kept (RETRAIN=1 really trains)
 	$(FULL) -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 
-bench: .venv/ready ## print the speed and accuracy of the whole path
-	$(FULL) -m benchmarks.measure_path
+bench: .venv/ready ## print how fast and how accurate the whole path is
+	$(FULL) -m benchmarks.speed
 
 report: .venv/ready ## write the numbers of README and docs from the records
 	$(FULL) -m benchmarks.report

@@ -1,0 +1,122 @@
+"""How long answers take and how much memory the page needs, measured on the shipped model; prints a table, asserts nothing.
+
+    make bench
+    python -m benchmarks.speed --write     # also keeps the numbers for README.md (see benchmarks/report.py)
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.measure_path import measure
+from emotion.dataset import load_fer2013
+from emotion.fer_readers import DatasetError
+from emotion.recognizer import DEFAULT_MODEL, EmotionRecognizer
+
+ROOT = Path(__file__).resolve().parent.parent
+PHOTO = ROOT / "tests" / "data" / "astronaut.jpg"
+
+
+def milliseconds(work: Callable[[], object], repeats: int = 200) -> tuple[float, float]:
+    """Returns the median and the 95th percentile duration of a call, after ten calls to warm up."""
+    for _ in range(10):
+        work()
+    durations = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        durations.append(1000 * (time.perf_counter() - start))
+    return float(np.median(durations)), float(np.percentile(durations, 95))
+
+
+def photo_640() -> bytes:
+    """Returns a 640x480 JPEG of one face."""
+    photo = Image.open(PHOTO)
+    canvas = Image.new("RGB", (640, 480), (96, 104, 112))
+    canvas.paste(photo.resize((480, 480)), (80, 0))
+    file = io.BytesIO()
+    canvas.save(file, "jpeg", quality=90)
+    return file.getvalue()
+
+
+def measure_page() -> dict[str, str]:
+    """Starts the page as a user would, asks it once through its API, and reads its memory."""
+    from gradio_client import Client, handle_file
+
+    start = time.perf_counter()
+    command = [sys.executable, str(ROOT / "gradio_app.py")]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as page:
+        try:
+            address = next(match[0] for line in page.stdout if (match := re.search(r"http://[\w.:]+", line)))
+            Client(address, verbose=False).predict(handle_file(str(PHOTO)), api_name="/predict")
+            seconds = time.perf_counter() - start
+            status = Path(f"/proc/{page.pid}/status")
+            memory = re.search(r"VmRSS:\s+(\d+)", status.read_text())[1] if status.is_file() else None
+        finally:
+            page.terminate()
+    found = {"Page: start to first answer": f"{seconds:.1f} s"}
+    return found | ({"Page: resident memory after it": f"{int(memory) / 1024:.0f} MB"} if memory else {})
+
+
+def measure_all() -> dict[str, str]:
+    """Returns what was measured -> the number with its unit."""
+    recognizer, content = EmotionRecognizer(), photo_640()
+    crop = recognizer.predict(content)[0].crop[None]
+    int8 = EmotionRecognizer(DEFAULT_MODEL.with_name("emotion_model_int8.tflite"))
+    works = {
+        "Photo of 640x480 with one face, file to answer": lambda: recognizer.predict(content),
+        "Network alone, one face, float32": lambda: recognizer.predict_crops(crop),
+        "Network alone, one face, int8": lambda: int8.predict_crops(crop),
+    }
+    found = {}
+    for name, work in works.items():
+        median, slow = milliseconds(work)
+        found[name] = f"{median:.1f} ms (95th percentile {slow:.1f} ms)"
+    found |= measure_page()
+    try:
+        path = measure(load_fer2013().public_test, recognizer)
+    except DatasetError as error:
+        print(f"The whole path was not measured: {error}", file=sys.stderr)
+        return found
+    return found | {
+        "Whole path on the PublicTest files: a face is found in": f"{path.answered:.1%}",
+        "Whole path: accuracy where a face is found (the same pixels without detection)":
+            f"{path.path_answered:.1%} ({path.direct_answered:.1%})",
+    }  # fmt: skip
+
+
+def processor() -> str:
+    """Names the machine as a reader needs it: cores, processor, Python."""
+    path = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*:\s*(.+)", path.read_text()) if path.is_file() else None
+    name = model[1] if model else platform.machine()
+    return f"Measured on {os.cpu_count()} cores ({name}), Python {platform.python_version()}."
+
+
+def main() -> None:
+    """Measures, prints, and keeps the numbers where asked to."""
+    parser = argparse.ArgumentParser(description="Measure the speed of answers and the memory of the page.")
+    parser.add_argument("--write", action="store_true", help="keep the numbers in saved_models/speed.json")
+    options = parser.parse_args()
+    results = measure_all()
+    for name, value in results.items():
+        print(f"{name:<80} {value}")
+    if options.write:
+        text = json.dumps({"machine": processor(), "results": results}, indent=2) + "\n"
+        (ROOT / "saved_models" / "speed.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
