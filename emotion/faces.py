@@ -14,10 +14,10 @@ __all__ = ["DetectedFace", "FaceFinder", "ImageError", "align", "eyes_and_mouth"
 
 CROP_SIZE = 48
 
-# Mean position of left eye, right eye and mouth (as in the picture) on the 48x48 images of FER-2013's Training set,
-# in continuous pixel coordinates. Measured by benchmarks/measure_alignment.py on N of 28,709 images: those in
-# which a face is found.
-REFERENCE_POINTS = ((15.29, 18.51), (32.49, 18.28), (24.17, 36.49))
+# Mean position of left eye, right eye and mouth (left and right as in the picture) on the 48x48 images of FER-2013's
+# Training set, in pixels from the top left corner. Measured by benchmarks/measure_alignment.py on the 28,002 of 28,709
+# images in which a face is found.
+REFERENCE_POINTS = ((15.30, 18.51), (32.48, 18.28), (24.17, 36.48))
 
 # Mesh indices: both corners of the eye at the picture's left, of the other eye, and of the mouth.
 _LEFT_EYE, _RIGHT_EYE, _MOUTH = (33, 133), (362, 263), (61, 291)
