@@ -10,7 +10,7 @@ import numpy as np
 from emotion.blazeface import Detections, FaceDetector, FaceMesh, warp
 from emotion.images import ImageError, read_image
 
-__all__ = ["DetectedFace", "FaceFinder", "ImageError", "align", "eyes_and_mouth", "read_image"]
+__all__ = ["DetectedFace", "FaceFinder", "ImageError", "align", "alignment", "eyes_and_mouth", "read_image"]
 
 CROP_SIZE = 48
 
@@ -74,10 +74,13 @@ def align(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (48, 48) grey face. What lies outside the picture is filled with its mirror image.
     """
-    points = eyes_and_mouth(np.asarray(landmarks, dtype=np.float64))
-    matrix = _similarity(points, np.array(REFERENCE_POINTS))
-    crop = warp(image, matrix, CROP_SIZE, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
+    crop = warp(image, alignment(landmarks), CROP_SIZE, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
     return crop if crop.ndim == 2 else cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+
+
+def alignment(landmarks: np.ndarray) -> np.ndarray:
+    """Returns the similarity, float64 (2, 3), from the picture's coordinates to those of its aligned 48x48 face."""
+    return _similarity(eyes_and_mouth(np.asarray(landmarks, dtype=np.float64)), np.array(REFERENCE_POINTS))
 
 
 def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:

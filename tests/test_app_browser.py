@@ -147,6 +147,7 @@ def test_a_still_from_the_webcam_is_answered(visit):
 
 @pytest.mark.parametrize("visit", [{"permissions": ["clipboard-read", "clipboard-write"]}], indirect=True, ids=["clipboard"])
 def test_a_photo_is_pasted_from_the_clipboard(visit):
+    visit.page.locator("#examples img").first.wait_for()
     visit.page.evaluate(COPY_FIRST_EXAMPLE)
     visit.page.get_by_label("Paste from clipboard").click()
     expect(visit.answer).to_contain_text("1 face read", timeout=30_000)
