@@ -303,10 +303,11 @@ def calibrated(record: dict, run: Path, public_labels: np.ndarray, private_label
 def main(arguments: list[str] | None = None) -> None:
     """Command line: `python -m emotion.export --run saved_models/runs/<name>`."""
     parser = argparse.ArgumentParser(description="Export a training run's best network as the model that the app serves.")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run: best.keras, record.json, public_test.npy")
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished run")
     parser.add_argument("--out", type=Path, default=SAVED_MODELS, help="where the files go (default: saved_models)")
     options = parser.parse_args(arguments)
-    missing = [name for name in ("best.keras", "record.json", "public_test.npy") if not (options.run / name).is_file()]
+    needed = ("best.keras", "record.json", "public_test.npy", "private_test.npy")
+    missing = [name for name in needed if not (options.run / name).is_file()]
     if missing:
         parser.error(f"--run must be the folder of a finished run. Missing in {options.run}: {', '.join(missing)}")
     import keras

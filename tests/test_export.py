@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from emotion import export
-from emotion.evaluation import fit_temperature
+from emotion.evaluation import apply_temperature, evaluate, fit_temperature
 from emotion.labels import EMOTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -319,18 +319,25 @@ def test_command_line_exports_a_run_trained_under_jax_with_its_temperature(train
     subprocess.run([sys.executable, "-c", STEP_UNDER_JAX, *files], check=True, env=environment, cwd=ROOT)
     faces, emotions = export.synthetic_faces(400, seed=8)
     emotions[::4] = 0  # so that the network is wrong at times, as on real faces, and full confidence is not the best answer
-    data = SimpleNamespace(public_test=SimpleNamespace(images=faces, labels=emotions))
+    part = SimpleNamespace(images=faces, labels=emotions)
+    data = SimpleNamespace(public_test=part, private_test=part)
     monkeypatch.setattr(dataset, "load_fer2013", lambda: data)
     (run / "record.json").write_text(json.dumps({"name": "tiny"}))
-    np.save(run / "public_test.npy", ask_keras(trained, faces))
+    for part_name in ("public_test", "private_test"):
+        np.save(run / f"{part_name}.npy", ask_keras(trained, faces))
     export.main(["--run", str(run), "--out", str(out)])
     record = json.loads((out / "emotion_model.json").read_text(encoding="utf-8"))
     assert record["name"] == "tiny"
     assert record["temperature"] == pytest.approx(fit_temperature(emotions, ask_keras(trained, faces)), rel=1e-4)
+    served = apply_temperature(ask_keras(trained, faces), record["temperature"])
+    assert record["metrics"]["private_test"]["ece"] == pytest.approx(evaluate(emotions, served)["ece"], abs=1e-4)
+    assert record["selective"]["public_test"]["answered"]["value"] == pytest.approx(
+        (served.max(axis=1) >= record["not_sure_below"]).mean(), abs=1e-3
+    )
     assert "emotion_model_int8.tflite" in capsys.readouterr().out
 
 
 def test_command_line_names_what_a_run_lacks(tmp_path, capsys):
     with pytest.raises(SystemExit):
         export.main(["--run", str(tmp_path)])
-    assert "best.keras, record.json, public_test.npy" in capsys.readouterr().err
+    assert "best.keras, record.json, public_test.npy, private_test.npy" in capsys.readouterr().err
