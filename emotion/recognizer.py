@@ -45,7 +45,7 @@ class Face(DetectedFace):
             "box": list(self.box),
             "emotion": self.emotion,
             "probabilities": {name: float(p) for name, p in zip(EMOTIONS, self.probabilities, strict=True)},
-            "landmarks": [[float(x), float(y)] for x, y in self.landmarks],
+            "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in self.landmarks],
         }
 
 
