@@ -74,6 +74,13 @@ def confusion() -> str:
     return table(["label \\ answer", *EMOTIONS], [[f"**{name}**", *row] for name, row in zip(EMOTIONS, counts, strict=True)])
 
 
+def removed() -> str:
+    """What was taken out of Training before the shipped model was fitted."""
+    data = read_json(SAVED / "emotion_model.json")["data"]
+    reasons = "; ".join(f"{reason}: {count:,}" for reason, count in data["removed"].items())
+    return f"Taken out of Training first, which leaves {data['training_rows']:,} pictures: {reasons}.\n"
+
+
 def files() -> str:
     """The exported files and how far each is from the network it came from."""
     record = read_json(SAVED / "emotion_model.json")
@@ -113,7 +120,7 @@ def speed() -> str:
     return table(["What", "Measured"], [list(item) for item in measured["results"].items()]) + f"\n{measured['machine']}\n"
 
 
-BLOCKS = {f.__name__: f for f in (headline, shipped, classes, confusion, files, runs, speed)}
+BLOCKS = {f.__name__: f for f in (headline, shipped, classes, confusion, removed, files, runs, speed)}
 
 
 def render(text: str) -> str:

@@ -1,7 +1,7 @@
 """MediaPipe's three small face networks, run by LiteRT: two face detectors and the face mesh.
 
 The model files lie in emotion/models, as the mediapipe 0.10.21 wheel carries them (Apache-2.0). The package itself is not
-used: importing it takes seconds (18 where TensorFlow is installed), it holds NumPy below 2 and brings JAX and half a gigabyte
+used: importing it takes seconds (more where TensorFlow is installed), it holds NumPy below 2 and brings JAX and half a gigabyte
 along, its Python solutions are not thread-safe, and they give no way to run the mesh on a chosen region.
 The pre- and post-processing here follow MediaPipe's own graphs (mediapipe/modules/face_detection and face_landmark).
 
