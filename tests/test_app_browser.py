@@ -93,6 +93,11 @@ def visit(request, server, chromium):
     assert visit.hosts - {None} == {"127.0.0.1"}, "the page must work without a network"
 
 
+CAMERA_SHOWS = """() => {
+    const video = document.querySelector("#photo video");
+    return video && video.readyState >= 3 && video.videoWidth > 0 && video.currentTime > 0.5;
+}"""
+
 COPY_FIRST_EXAMPLE = """async () => {
     const bitmap = await createImageBitmap(await (await fetch(document.querySelector("#examples img").src)).blob());
     const canvas = document.createElement("canvas");
@@ -141,6 +146,8 @@ def test_an_example_is_answered_on_click(visit):
 def test_a_still_from_the_webcam_is_answered(visit):
     visit.page.get_by_label("Capture from camera").click()
     visit.page.get_by_text("Click to Access Webcam").click()
+    # A still taken before the camera's first frame is black, in the test as in life.
+    visit.page.wait_for_function(CAMERA_SHOWS)
     visit.page.get_by_label("capture photo").click()
     expect(visit.answer).to_contain_text("1 face read", timeout=30_000)
 
