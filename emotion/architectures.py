@@ -97,11 +97,39 @@ def _residual_block(x, width: int, stride: int, squeeze: int, drop_path: float):
     return layers.Add()([shortcut, y])
 
 
+def vgg(
+    widths: tuple[int, ...] = (64, 128, 256, 512), convolutions: tuple[int, ...] = (2, 2, 2, 2), dropout: float = 0.4
+) -> keras.Model:
+    """A plain stack in the manner of VGG for 48x48 pictures: stages of Conv 3x3 + batch normalisation, halved in between.
+
+    It ends in global average pooling and one dense layer, as `se_resnet` does.
+    Sources: Simonyan and Zisserman 2015 ("Very Deep Convolutional Networks"), Ioffe and Szegedy 2015 (batch normalisation).
+
+    Args:
+        widths: channels of each stage.
+        convolutions: layers of each stage.
+        dropout: before the dense layer.
+    """
+    inputs = keras.Input(INPUT_SHAPE, name="grey")
+    x = layers.Rescaling(1 / 64, offset=-2)(inputs)
+    for stage, (width, count) in enumerate(zip(widths, convolutions, strict=True)):
+        if stage:
+            x = layers.MaxPooling2D(2)(x)
+        for layer in range(count):
+            x = layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+            x = layers.BatchNormalization()(x)
+            last = stage == len(widths) - 1 and layer == count - 1
+            x = layers.ReLU(name="activation_map" if last else None)(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(inputs, _probabilities(x), name="vgg")
+
+
 def _probabilities(x):
     return layers.Dense(len(EMOTIONS), activation="softmax", dtype="float32", name="probabilities")(x)
 
 
-BUILDERS = {"custom_cnn": custom_cnn, "se_resnet": se_resnet}
+BUILDERS = {"custom_cnn": custom_cnn, "se_resnet": se_resnet, "vgg": vgg}
 """Name in `TrainingConfig.architecture` -> builder; its keyword arguments are `TrainingConfig.architecture_options`."""
 
 

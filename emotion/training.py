@@ -28,6 +28,7 @@ from emotion.augmentation import RandomAugment
 from emotion.batches import batches
 from emotion.dataset import FER2013, load_fer2013
 from emotion.evaluation import evaluate
+from emotion.fused_norm import with_fused_normalization
 from emotion.labels import EMOTIONS
 from emotion.recorder import Recorder, predict
 from emotion.training_config import TrainingConfig
@@ -113,7 +114,7 @@ def _claim(folder: Path, config: TrainingConfig) -> None:
 
 
 def _fit(config: TrainingConfig, data: FER2013, folder: Path, verbose) -> Recorder:
-    core = build(config.architecture, config.architecture_options)
+    core = with_fused_normalization(build(config.architecture, config.architecture_options))
     # Augmentation wraps the network and is no part of it: what is saved and served has none.
     model = keras.Sequential([keras.Input(core.input_shape[1:]), RandomAugment(config.augmentation, config.seed), core])
     images, targets = data.training.images, cleaning.soft_targets(data.training, config.label_share)

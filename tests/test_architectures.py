@@ -24,9 +24,10 @@ def test_the_custom_cnn_is_the_one_described():
     assert [layer.rate for layer in layers if isinstance(layer, keras.layers.Dropout)] == [0.5]
 
 
-def test_the_residual_network_ends_in_pooling_and_one_dense_layer():
-    model = build("se_resnet")
-    assert model.count_params() == pytest.approx(3e6, rel=0.2)
+@pytest.mark.parametrize(("name", "parameters"), [("se_resnet", 3e6), ("vgg", 4.7e6)])
+def test_the_larger_networks_end_in_pooling_and_one_dense_layer(name, parameters):
+    model = build(name)
+    assert model.count_params() == pytest.approx(parameters, rel=0.2)
     assert [type(layer).__name__ for layer in model.layers[-3:]] == ["GlobalAveragePooling2D", "Dropout", "Dense"]
 
 
