@@ -1,8 +1,9 @@
 """Keras model -> .keras, .h5, .tflite (float32 and int8) and a record; nothing is kept unless every file answers alike.
 
-All formats keep the contract of saved models: grey levels 0..255, float32 (n, 48, 48, 1), any n -> probabilities (n, 7), and,
-where the model has one, an activation map as second output. The only module that needs TensorFlow; it and Keras are imported
-when an export starts, so that importing this module stays quick.
+All formats keep the contract of saved models: grey levels 0..255, float32 (n, 48, 48, 1), any n -> probabilities (n, 7). The
+.tflite files, which the page serves, also return the class activation map of a network that ends in global average pooling and
+one dense layer (`emotion.activation`). The only module that needs TensorFlow; it and Keras are imported when an export starts,
+so that importing this module stays quick.
 
 The int8 file holds int8 weights; activations become int8 as they arise, with a scale measured on each face ("dynamic range").
 Full-integer quantisation, whose scales are fixed on sample faces, was tried on networks of this project: no smaller or faster on
@@ -55,7 +56,8 @@ def export_model(
     """Writes name.keras, name.h5, name.tflite, name_int8.tflite and name.json, all of them or none.
 
     Args:
-        model: grey levels (n, 48, 48, 1) -> probabilities (n, 7), or [probabilities, activation map]; told apart by shape.
+        model: grey levels (n, 48, 48, 1) -> probabilities (n, 7), or [probabilities, activation map], told apart by shape.
+            A map that the model has only by its kind goes into the .tflite files alone.
             Augmentation layers and optimizer state may be inside: the former rest, the latter is left out.
         record: what is known about the model (metrics, temperature, config, ...); kept in name.json.
         out_dir: folder of the files; made if missing.
@@ -79,13 +81,17 @@ def export_model(
     if list(record.get("labels", EMOTIONS)) != list(EMOTIONS):
         raise ValueError(f"labels in the record must be {', '.join(EMOTIONS)}. Received: {record['labels']}")
     source = _source_answers(model, faces)
+    own_outputs = _named(model.outputs).keys()
     out_dir = Path(out_dir)
     # A temporary folder on the same disk as the target: moving a file is then one step, which cannot leave half of it.
     nearest = next(folder for folder in (out_dir, *out_dir.resolve().parents) if folder.is_dir())
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=nearest) as folder:
         paths = {kind: Path(folder) / f"{name}{suffix}" for kind, suffix in SUFFIXES.items()}
         _write(model, paths)
-        formats = {kind: _checked_format(kind, path, faces, source) for kind, path in paths.items()}
+        formats = {}
+        for kind, path in paths.items():
+            expected = source if path.suffix == ".tflite" else {output: source[output] for output in own_outputs}
+            formats[kind] = _checked_format(kind, path, faces, expected)
         full_record = _full_record(record, source, formats, len(faces))
         record_path = Path(folder) / f"{name}.json"
         record_path.write_text(json.dumps(full_record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
@@ -127,18 +133,28 @@ def synthetic_faces(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _source_answers(model: "keras.Model", faces: np.ndarray) -> dict[str, np.ndarray]:
-    """Answers of the model to be exported, once it is clear that it keeps the contract."""
+    """Answers of the model to be served, once it is clear that the one to be exported keeps the contract."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
         raise ExportError(f"Keras must run on TensorFlow to export (KERAS_BACKEND). Received: {keras.backend.backend()}")
     if model.input_shape != (None, 48, 48, 1):
         raise ExportError(f"the model's input must have shape (None, 48, 48, 1). Received: {model.input_shape}")
-    source = _keras_answers(model, faces)
+    source = _keras_answers(_served(model), faces)
     worst = np.abs(source["probabilities"].sum(axis=1, dtype=np.float64) - 1).max()
     if not worst <= 1e-3:
         raise ExportError(f"the model's outputs must be probabilities that sum to 1 within 0.001. Received: off by {worst:.3g}")
     return source
+
+
+def _served(model: "keras.Model") -> "keras.Model":
+    """Returns the model with its class activation map as second output, if it is of a kind that has one."""
+    from emotion.activation import with_activation_map
+
+    try:
+        return with_activation_map(model) if len(model.outputs) == 1 else model
+    except ValueError:
+        return model
 
 
 def _write(model: "keras.Model", paths: dict[str, Path]) -> None:
@@ -150,6 +166,7 @@ def _write(model: "keras.Model", paths: dict[str, Path]) -> None:
     model = keras.models.load_model(paths["keras"], compile=False)  # a copy without optimizer state
     model.save(paths["keras"])
     model.save(paths["h5"])
+    model = _served(model)
 
     def serve(grey):
         # Without training=False, Keras' augmentation layers would become part of the graph.

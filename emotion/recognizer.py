@@ -2,7 +2,7 @@
 
 import json
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,12 @@ class Face(DetectedFace):
 
     Attributes:
         probabilities: float32 (7,), order of `EMOTIONS`, sum 1.
+        evidence: float32 (h, w, 7), where the model saw evidence for each emotion (`emotion.explain.activation_map`); None
+            when the model does not tell.
     """
 
     probabilities: np.ndarray
+    evidence: np.ndarray | None = field(default=None, kw_only=True)
 
     @property
     def emotion(self) -> str:
@@ -54,6 +57,7 @@ class EmotionRecognizer:
 
     Attributes:
         record: the model's record (`emotion_model.json`): labels, temperature, metrics and more.
+        gives_evidence: whether the model says where its evidence lies.
     """
 
     def __init__(self, model_path: Path | str | None = None):
@@ -70,7 +74,8 @@ class EmotionRecognizer:
         path = DEFAULT_MODEL if model_path is None else Path(model_path)
         self.record = _read_record(path)
         self._temperature = float(self.record.get("temperature", 1.0))
-        self._interpreter, self._input, self._output = _load(path)
+        self._interpreter, self._input, self._output, self._evidence = _load(path)
+        self.gives_evidence = self._evidence is not None
         self._lock = threading.Lock()
         self._finder = FaceFinder()
 
@@ -86,10 +91,10 @@ class EmotionRecognizer:
         found = self._finder.find(read_image(image))
         if not found:
             return []
-        probabilities = self.predict_crops(np.stack([face.crop for face in found]))
+        probabilities, evidence = self._answer(np.stack([face.crop for face in found]))
         return [
-            Face(face.box, face.score, face.landmarks, face.crop, row)
-            for face, row in zip(found, probabilities, strict=True)
+            Face(face.box, face.score, face.landmarks, face.crop, row, evidence=where)
+            for face, row, where in zip(found, probabilities, evidence, strict=True)
         ]
 
     def predict_crops(self, crops: np.ndarray) -> np.ndarray:
@@ -107,14 +112,20 @@ class EmotionRecognizer:
         crops = np.asarray(crops)
         if crops.dtype != np.uint8 or crops.shape[1:] != (CROP_SIZE, CROP_SIZE):
             raise ValueError(f"crops must be a uint8 array of shape (n, 48, 48). Received: {crops.dtype} {crops.shape}")
+        return self._answer(crops)[0]
+
+    def _answer(self, crops: np.ndarray) -> tuple[np.ndarray, list[np.ndarray | None]]:
+        """Returns calibrated probabilities (n, 7) and each crop's evidence (h, w, 7), None without one."""
         probabilities = np.empty((len(crops), len(EMOTIONS)), dtype=np.float32)
+        evidence = []
         with self._lock:
             # One face at a time: a batch is no faster on two cores, and resizing the input would cost time.
             for row, crop in zip(probabilities, crops, strict=True):
                 self._interpreter.set_tensor(self._input, crop[np.newaxis, ..., np.newaxis].astype(np.float32))
                 self._interpreter.invoke()
                 row[:] = self._interpreter.get_tensor(self._output)[0]
-        return _calibrate(probabilities, self._temperature)
+                evidence.append(self._interpreter.get_tensor(self._evidence)[0] if self.gives_evidence else None)
+        return _calibrate(probabilities, self._temperature), evidence
 
 
 def _calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -147,15 +158,16 @@ def _read_record(model_path: Path) -> dict:
     return record
 
 
-def _load(path: Path) -> tuple[Interpreter, int, int]:
-    """Returns the interpreter and the indices of its input and of its probabilities."""
+def _load(path: Path) -> tuple[Interpreter, int, int, int | None]:
+    """Returns the interpreter and the indices of its input, its probabilities and its evidence (None without one)."""
     try:
         interpreter = Interpreter(str(path), num_threads=THREADS)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"The model must be a .tflite file: export it again. Received: {path} ({error})") from error
     inputs = [detail for detail in interpreter.get_input_details() if tuple(detail["shape"][1:]) == (CROP_SIZE, CROP_SIZE, 1)]
-    # By shape, since a model may also return a class activation map.
+    # By shape: a model may also return a class activation map (n, h, w, 7).
+    maps = [d["index"] for d in interpreter.get_output_details() if len(d["shape"]) == 4 and d["shape"][3] == len(EMOTIONS)]
     outputs = [d for d in interpreter.get_output_details() if len(d["shape"]) == 2 and d["shape"][1] == len(EMOTIONS)]
     if len(inputs) != 1 or len(outputs) != 1 or inputs[0]["dtype"] != np.float32 or outputs[0]["dtype"] != np.float32:
         raise ModelError(
@@ -163,7 +175,7 @@ def _load(path: Path) -> tuple[Interpreter, int, int]:
             f"Received: {path} with inputs {_shapes(interpreter.get_input_details())} and outputs "
             f"{_shapes(interpreter.get_output_details())}"
         )
-    return interpreter, inputs[0]["index"], outputs[0]["index"]
+    return interpreter, inputs[0]["index"], outputs[0]["index"], maps[0] if maps else None
 
 
 def _shapes(details: list[dict]) -> list[str]:

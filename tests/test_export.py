@@ -217,6 +217,22 @@ def test_a_model_with_an_activation_map_is_exported_with_both_outputs(trained, w
     assert "activation map (n, 11, 11, 32)" in record["output"]
 
 
+def test_the_served_files_of_a_pooled_network_also_give_its_map_and_the_keras_files_probabilities_alone(tmp_path):
+    import keras
+
+    from emotion.architectures import build
+
+    network = build("vgg", {"widths": (4, 8), "convolutions": (1, 1)})
+    record = export.export_model(network, {}, tmp_path)
+    faces, _ = export.synthetic_faces(3, seed=8)
+    for suffix in (".keras", ".h5"):
+        assert keras.models.load_model(tmp_path / f"emotion_model{suffix}", compile=False).output_shape == (None, 7)
+    for suffix in (".tflite", "_int8.tflite"):
+        shapes = {output.shape for output in ask_litert(tmp_path / f"emotion_model{suffix}", faces)}
+        assert shapes == {(3, 7), (3, 24, 24, 7)}
+    assert "activation map (n, 24, 24, 7)" in record["output"]
+
+
 @pytest.mark.parametrize("kind", ["tflite", "int8"])
 def test_an_activation_map_that_differs_is_refused(with_map, two_outputs, kind, monkeypatch, tmp_path):
     good, doubled = two_outputs

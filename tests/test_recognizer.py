@@ -116,6 +116,16 @@ def test_probabilities_are_the_models_for_grey_levels_0_to_255(recognizer, crops
     np.testing.assert_allclose(probabilities, expected(crops), atol=1e-5)
 
 
+def test_a_face_carries_the_models_evidence_and_none_where_the_model_has_none(recognizer, tmp_path):
+    (face,) = recognizer.predict(DATA / "astronaut.jpg")
+    assert face.evidence is None and not recognizer.gives_evidence
+    mapped = EmotionRecognizer(write_model(tmp_path, with_map=True))
+    (face,) = mapped.predict(DATA / "astronaut.jpg")
+    assert mapped.gives_evidence
+    assert face.evidence.shape == (12, 12, 7) and face.evidence.dtype == np.float32
+    np.testing.assert_allclose(face.evidence, face.crop.sum(dtype=np.float64), rtol=1e-4)  # the made-up map: sum of the pixels
+
+
 def test_no_crops_give_no_rows(recognizer):
     assert recognizer.predict_crops(np.empty((0, 48, 48), np.uint8)).shape == (0, 7)
 
