@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+from page_support import ASTRONAUT, HOPPER
 from PIL import Image
 
 from emotion.cleaning import one_hot
@@ -78,3 +79,22 @@ def fer2013() -> FER2013:
     except DatasetError as error:
         pytest.skip(f"needs the real FER-2013: {error}")
     return load_fer2013()
+
+
+@pytest.fixture
+def uploads(tmp_path, monkeypatch):
+    """The folder in which Gradio keeps uploads during this test."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    (tmp_path / "uploads").mkdir()
+    return tmp_path / "uploads"
+
+
+@pytest.fixture
+def two_faces(uploads) -> dict:
+    """Gradio's description of a photo of two faces, the larger one at the right."""
+    small, large = Image.open(ASTRONAUT), Image.open(HOPPER)
+    both = Image.new("RGB", (small.width + large.width, max(small.height, large.height)))
+    both.paste(small, (0, 0))
+    both.paste(large, (small.width, 0))
+    both.save(uploads / "two.png")
+    return {"path": str(uploads / "two.png"), "orig_name": "two.png"}

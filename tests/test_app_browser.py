@@ -11,15 +11,12 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+from page_support import ASTRONAUT, HOPPER, running_page
 from PIL import Image
-from test_app import running_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements.txt")
 expect = sync_api.expect
 
-ROOT = Path(__file__).resolve().parent.parent
-ASTRONAUT = ROOT / "tests" / "data" / "astronaut.jpg"
-HOPPER = ROOT / "tests" / "data" / "grace_hopper.jpg"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 

@@ -26,7 +26,7 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.name)
 def test_the_core_imports_neither_page_nor_figures(path):
     roots = {name.split(".")[0] for name in imported(path)}
-    assert not roots & {"utils", "gradio", "gradio_app", "matplotlib", "seaborn"}
+    assert not roots & {"utils", "gradio", "gradio_app", "page", "matplotlib", "seaborn"}
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.stem not in ("export", "fused_norm")], ids=lambda p: p.name)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import gradio as gr
 
+from emotion.explain import Cue
 from emotion.labels import COLOURS, EMOJI, EMOTIONS
 from emotion.verdict import Verdict, percent
 
@@ -39,6 +40,11 @@ CSS = """
 .bars .fill { display: block; height: 100%; border-radius: 99px; }
 .bars .value { text-align: right; font-variant-numeric: tabular-nums; }
 .bars li:first-child { font-weight: 600; }
+.cues { margin-top: 1.1rem; padding-top: 0.9rem; border-top: 1px solid var(--border-color-primary); }
+.cues h3 { font-size: 0.95rem; margin: 0; }
+.cues ul { list-style: none; margin: 0.4rem 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: 0.4rem; }
+.cues li { background: var(--background-fill-secondary); border-radius: 99px; padding: 0.25rem 0.8rem; margin: 0; }
+.cues li span { color: var(--body-text-color-subdued); font-size: 0.85rem; font-variant-numeric: tabular-nums; }
 .timing { color: var(--body-text-color-subdued); font-size: 0.85rem; margin-top: 1rem !important; }
 .about { max-width: 46rem; }
 .about h2 { font-size: 1.15rem; margin: 1.5rem 0 0.3rem; }
@@ -95,8 +101,9 @@ def emoji(verdict: Verdict) -> str:
     return "".join(look(name).emoji for name in verdict.named) or "🤔"
 
 
-def verdict_html(verdict: Verdict, timing: str) -> str:
-    """Builds the answer for one face: headline, explanation, a bar for every emotion and one line on how long it took."""
+def verdict_html(verdict: Verdict, timing: str, shows: str = "") -> str:
+    """Builds the answer for one face: headline, explanation, a bar for every emotion, what the face `shows` (HTML) and one line
+    on how long it took."""
     beside = "" if verdict.confidence is None else f' <span class="percent">{escape(percent(verdict.confidence))}</span>'
     explanation = escape(" ".join(verdict.sentences()))
     bars = "".join(_bar(name, score) for name, score in verdict.scores.items())
@@ -104,8 +111,26 @@ def verdict_html(verdict: Verdict, timing: str) -> str:
         '<section class="card" role="status"><div class="verdict">'
         f'<span class="emoji" aria-hidden="true">{emoji(verdict)}</span>'
         f"<div><h2>{escape(verdict.label.capitalize())}{beside}</h2><p>{explanation}</p></div></div>"
-        f'<ul class="bars" aria-label="Probability of each emotion">{bars}</ul><p class="timing">{escape(timing)}</p></section>'
+        f'<ul class="bars" aria-label="Probability of each emotion">{bars}</ul>{shows}'
+        f'<p class="timing">{escape(timing)}</p></section>'
     )
+
+
+def cues_html(cues: list[Cue], turned: bool) -> str:
+    """Builds the list of what a face shows, with the ratios measured on it and those of neutral faces.
+
+    Args:
+        cues: as `emotion.explain.cues` returns them.
+        turned: the head is turned too far for them.
+    """
+    if turned:
+        text = "<p>The head is turned too far to compare brows, eyes and mouth with those of other faces.</p>"
+    elif not cues:
+        text = "<p>Nothing that stands out: brows, eyes and mouth are placed as in neutral faces.</p>"
+    else:
+        rows = (f"<li>{escape(c.words)} <span>{c.value:.2f}, neutral faces {c.neutral:.2f}</span></li>" for c in cues)
+        text = f"<ul>{''.join(rows)}</ul>"
+    return f'<div class="cues"><h3>What the face shows</h3>{text}<p class="note">{CUES_NOTE}</p></div>'
 
 
 def trouble_html(title: str, sentences: str) -> str:
@@ -121,6 +146,8 @@ def _bar(name: str, score: float) -> str:
         f'<span class="value">{escape(percent(score))}</span></li>'
     )
 
+
+CUES_NOTE = "Measured on the landmarks, in distances between the eyes; the model does not see these numbers."
 
 WELCOME = """
 <h1>What emotion does a face show?</h1>
