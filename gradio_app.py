@@ -20,6 +20,7 @@ from typing import Any
 import gradio as gr
 
 from emotion.recognizer import EmotionRecognizer, ModelError
+from page.live import LiveTab
 from page.photo import PhotoTab
 from page.reading import Reader
 from page.theme import CSS, WELCOME, about_html, theme
@@ -46,6 +47,8 @@ def build_demo(recognizer: Any = None, settings: Settings | None = None) -> gr.B
         with gr.Tabs():
             with gr.Tab("Photo", id="photo"):
                 photo.build()
+            with gr.Tab("Live", id="live"):
+                LiveTab(reader).build(demo)
             with gr.Tab("About", id="about"):
                 gr.HTML(about_html(reader.recognizer.record, KEEP_MINUTES))
         gr.api(photo.predict, api_name="predict")

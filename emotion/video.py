@@ -127,7 +127,7 @@ def _analyse(
         for picture, seconds, share in clip.frames(OUTPUT_FPS):
             looks = pace.picks(seconds)
             if looks:
-                small = _shrink(picture)
+                small = shrink(picture)
                 faces = tracker.update(recognizer.predict(small), seconds)
                 rows.writerows(_row(face, seconds, clip.width / small.shape[1], clip.height / small.shape[0]) for face in faces)
                 factors = picture.shape[1] / small.shape[1], picture.shape[0] / small.shape[0]
@@ -141,7 +141,8 @@ def _analyse(
     return frames, analysed, people
 
 
-def _shrink(picture: np.ndarray) -> np.ndarray:
+def shrink(picture: np.ndarray) -> np.ndarray:
+    """Returns a picture in the size in which frames are looked at: uint8 RGB, longer side at most `ANALYSED_SIDE`."""
     scale = ANALYSED_SIDE / max(picture.shape[:2])
     if scale >= 1:
         return picture

@@ -39,7 +39,10 @@ CSS = """
 .bars .track { background: var(--background-fill-secondary); border-radius: 99px; height: 0.7rem; overflow: hidden; }
 .bars .fill { display: block; height: 100%; border-radius: 99px; }
 .bars .value { text-align: right; font-variant-numeric: tabular-nums; }
-.bars li:first-child { font-weight: 600; }
+.bars:not(.still) li:first-child { font-weight: 600; }
+.others { list-style: none; margin: 0.3rem 0 0; padding: 0; }
+#live .capture-button { visibility: hidden; } /* pressed by the page's own buttons */
+#live .boxes { position: absolute; pointer-events: none; }
 .cues { margin-top: 1.1rem; padding-top: 0.9rem; border-top: 1px solid var(--border-color-primary); }
 .cues h3 { font-size: 0.95rem; margin: 0; }
 .cues ul { list-style: none; margin: 0.4rem 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: 0.4rem; }
@@ -106,14 +109,19 @@ def verdict_html(verdict: Verdict, timing: str, shows: str = "") -> str:
     on how long it took."""
     beside = "" if verdict.confidence is None else f' <span class="percent">{escape(percent(verdict.confidence))}</span>'
     explanation = escape(" ".join(verdict.sentences()))
-    bars = "".join(_bar(name, score) for name, score in verdict.scores.items())
     return (
         '<section class="card" role="status"><div class="verdict">'
         f'<span class="emoji" aria-hidden="true">{emoji(verdict)}</span>'
         f"<div><h2>{escape(verdict.label.capitalize())}{beside}</h2><p>{explanation}</p></div></div>"
-        f'<ul class="bars" aria-label="Probability of each emotion">{bars}</ul>{shows}'
-        f'<p class="timing">{escape(timing)}</p></section>'
+        f'{bars_html(verdict)}{shows}<p class="timing">{escape(timing)}</p></section>'
     )
+
+
+def bars_html(verdict: Verdict, ordered: bool = True) -> str:
+    """Builds a bar for every emotion: most probable first, or in the order of `EMOTIONS`, which keeps still in a live view."""
+    names = verdict.scores if ordered else [name for name in EMOTIONS if name in verdict.scores]
+    bars = "".join(_bar(name, verdict.scores[name]) for name in names)
+    return f'<ul class="bars{"" if ordered else " still"}" aria-label="Probability of each emotion">{bars}</ul>'
 
 
 def cues_html(cues: list[Cue], turned: bool) -> str:

@@ -95,6 +95,13 @@ CAMERA_SHOWS = """() => {
     return video && video.readyState >= 3 && video.videoWidth > 0 && video.currentTime > 0.5;
 }"""
 
+BOX_IS_DRAWN = """() => {
+    const canvas = document.querySelector("#live canvas.boxes");
+    if (!canvas) return false;
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    return pixels.some((value) => value > 0);
+}"""
+
 COPY_FIRST_EXAMPLE = """async () => {
     const bitmap = await createImageBitmap(await (await fetch(document.querySelector("#examples img").src)).blob());
     const canvas = document.createElement("canvas");
@@ -155,6 +162,24 @@ def test_a_photo_is_pasted_from_the_clipboard(visit):
     visit.page.evaluate(COPY_FIRST_EXAMPLE)
     visit.page.get_by_label("Paste from clipboard").click()
     expect(visit.answer).to_contain_text("1 face read", timeout=30_000)
+
+
+@pytest.mark.parametrize("visit", [{**DESKTOP, "permissions": ["camera"]}], indirect=True, ids=["camera"])
+def test_the_camera_is_answered_live_and_let_go_on_stop(visit):
+    visit.page.get_by_role("tab", name="Live").click()
+    panel, video = visit.page.locator("#live-answer"), visit.page.locator("#live video")
+    for _ in range(2):  # it can be started again
+        expect(visit.page.get_by_text("Nothing opens before you press the button")).to_be_visible()
+        assert video.count() == 0
+        visit.page.locator("#live-start").click()
+        expect(panel).to_contain_text(re.compile(r"Happy >?\d+%"), timeout=30_000)  # she smiles
+        visit.page.wait_for_function(BOX_IS_DRAWN)
+        visit.page.evaluate("window.cameraTrack = document.querySelector('#live video').srcObject.getTracks()[0]")
+        visit.photograph("screenshot_live.png")
+        visit.page.locator("#live-stop").click()
+        expect(panel.locator("h2")).to_have_text("The answer appears here")
+        expect(video).to_have_count(0)
+        assert visit.page.evaluate("window.cameraTrack.readyState") == "ended"
 
 
 def test_without_a_face_the_page_says_so_and_helps(visit, tmp_path):
