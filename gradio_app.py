@@ -15,15 +15,17 @@ import socket
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from emotion.recognizer import EmotionRecognizer, ModelError
+from page.about import about_html
 from page.live import LiveTab
 from page.photo import PhotoTab
 from page.reading import Reader
-from page.theme import CSS, WELCOME, about_html, theme
+from page.theme import CSS, KEPT, WELCOME, theme
 from page.uploads import KEEP_MINUTES, Settings
 
 HOST, PORT = "127.0.0.1", 7860
@@ -44,13 +46,15 @@ def build_demo(recognizer: Any = None, settings: Settings | None = None) -> gr.B
     # Looks every minute for files that are too old. Whatever is left goes when the page stops.
     with gr.Blocks(title="Facial emotion", analytics_enabled=False, delete_cache=(60, 60 * KEEP_MINUTES)) as demo:
         gr.HTML(WELCOME, elem_classes="prose")
+        if reader.settings.keep_folder:
+            gr.HTML(KEPT)
         with gr.Tabs():
             with gr.Tab("Photo", id="photo"):
                 photo.build()
             with gr.Tab("Live", id="live"):
                 LiveTab(reader).build(demo)
             with gr.Tab("About", id="about"):
-                gr.HTML(about_html(reader.recognizer.record, KEEP_MINUTES))
+                gr.HTML(about_html(reader.recognizer.record, reader.settings))
         gr.api(photo.predict, api_name="predict")
     return demo
 
@@ -81,7 +85,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
     limit = Settings.max_photo_mb
     parser.add_argument("--max-file-size", type=float, default=limit, metavar="MB", help="largest photo (%(default)s MB)")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this name and password")
+    parser.add_argument("--keep-uploads", type=Path, metavar="DIR", help="keep every photo and clip in DIR; the page says so")
     options = parser.parse_args(arguments)
+    user, _, password = (options.auth or "").partition(":")
+    if options.auth is not None and not (user and password):
+        parser.error("--auth must be a name and a password with a colon between them, such as ada:a-long-secret.")
+    options.auth = (user, password) if options.auth else None
+    if options.keep_uploads and not writable(options.keep_uploads):
+        parser.error(f"--keep-uploads must be a folder that this user can write to. Received: {options.keep_uploads}")
     if options.max_file_size <= 0:
         parser.error(f"--max-file-size must be above 0. Received: {options.max_file_size:g}")
     if not is_free(options.host, 0):  # 0 stands for any port
@@ -98,6 +110,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def writable(folder: Path) -> bool:
+    """Makes sure that a folder is there; tells whether files can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def is_free(host: str, port: int) -> bool:
     """Tells whether a page could listen on this port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -111,13 +133,16 @@ def is_free(host: str, port: int) -> bool:
 
 def serve(options: argparse.Namespace) -> None:
     """Launches the page and waits until it is stopped."""
-    demo = build_demo(settings=Settings(options.max_file_size))
+    demo = build_demo(settings=Settings(max_photo_mb=options.max_file_size, keep_folder=options.keep_uploads))
+    if options.keep_uploads:
+        print(f"Every photo and clip is kept in {options.keep_uploads}. The page says so.")
     if options.share:
         print("Asking for a public link. Everyone who has it can use this page; their photos pass through Gradio's servers.")
     _, address, public = demo.launch(
         server_name=options.host,
         server_port=options.port,
         share=options.share,
+        auth=options.auth,
         # Stops what would fill the disk; below that, the sentence of page/uploads.py helps more than Gradio's message.
         max_file_size=int(4 * options.max_file_size * 2**20),
         theme=theme(),

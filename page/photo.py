@@ -9,8 +9,7 @@ from emotion.drawing import enlargement
 from emotion.explain import MAX_TURN, cues, turn
 from emotion.images import ImageError
 from page.reading import Reader, Reading, View
-from page.theme import PRIVACY, SCROLL_TO_ANSWER, WAITING, cues_html, emoji, trouble_html, verdict_html
-from page.uploads import KEEP_MINUTES
+from page.theme import SCROLL_TO_ANSWER, WAITING, cues_html, emoji, privacy_html, trouble_html, verdict_html
 
 EXAMPLES = [str(Path(__file__).parent.parent / "tests" / "data" / name) for name in ("astronaut.jpg", "grace_hopper.jpg")]
 
@@ -116,7 +115,7 @@ class PhotoTab:
                 )
                 examples = [[example] for example in EXAMPLES]
                 gr.Examples(examples, photo, label="Or try one of these", elem_id="examples", api_visibility="private")
-                gr.HTML(PRIVACY.format(minutes=KEEP_MINUTES))
+                gr.HTML(privacy_html(self.reader.settings.keep_folder is not None))
             with gr.Column(scale=6, min_width=300):
                 answer = self._build_answer()
         annotated, faces, panel, more, toggles, downloads = answer

@@ -12,6 +12,7 @@ import gradio as gr
 from emotion.explain import Cue
 from emotion.labels import COLOURS, EMOJI, EMOTIONS
 from emotion.verdict import Verdict, percent
+from page.uploads import KEEP_MINUTES
 
 SYSTEM_FONTS = ["Segoe UI", "Helvetica Neue", "Roboto", "Noto Sans", "Liberation Sans", "Arial", "sans-serif"]
 MONOSPACE_FONTS = ["SF Mono", "Cascadia Mono", "Roboto Mono", "DejaVu Sans Mono", "monospace"]
@@ -53,6 +54,12 @@ CSS = """
 .about h2 { font-size: 1.15rem; margin: 1.5rem 0 0.3rem; }
 .about p { line-height: 1.55; margin: 0.3rem 0; }
 .about pre { white-space: pre-wrap; }
+.matrix { overflow-x: auto; }
+.matrix table { border-collapse: separate; border-spacing: 2px; font-size: 0.85rem; margin: 0.6rem 0 0; width: 100%; }
+.matrix caption { text-align: left; color: var(--body-text-color-subdued); padding-bottom: 0.3rem; }
+.matrix th { font-weight: 500; padding: 0.25rem 0.4rem; text-align: right; border: 0; }
+.matrix thead th { text-align: center; }
+.matrix td { text-align: center; padding: 0.3rem 0.2rem; min-width: 3rem; border: 0; border-radius: 4px; }
 #annotated img { max-height: 360px; width: 100%; object-fit: contain; cursor: pointer; }
 @media (max-width: 640px) {
   .prose h1 { font-size: 1.4rem; }
@@ -168,57 +175,24 @@ SCROLL_TO_ANSWER = """() => {
 }"""
 """On a phone the answer stands below the photo: brings it into view."""
 
-PRIVACY = """
-<p class="note">Photos are read on the computer that runs this page. Its temporary copies are deleted after {minutes} minutes.</p>
+
+def privacy_html(kept: bool) -> str:
+    """Builds the sentence beside an upload: what happens to it."""
+    if kept:
+        return '<p class="note">Photos are read on the computer that runs this page, and <strong>kept there</strong>.</p>'
+    return (
+        '<p class="note">Photos are read on the computer that runs this page. Its temporary copies are deleted after '
+        f"{KEEP_MINUTES} minutes.</p>"
+    )
+
+
+KEPT = """
+<section class="card trouble" role="note"><h2>What you add here is kept</h2>
+<p>Whoever runs this page has chosen to keep every photo and clip that is added. Camera frames of the Live tab are not kept.</p>
+</section>
 """
 
 WAITING = """
 <section class="card hint"><span class="emoji" aria-hidden="true">😄😲😢</span><h2>The answer appears here</h2>
 <p>Add a photo or click an example. There is nothing to set.</p></section>
 """
-
-
-def about_html(record: dict, keep_minutes: int) -> str:
-    """Builds the About text.
-
-    Args:
-        record: the model's record; its accuracy is stated when it is there.
-        keep_minutes: how long uploaded photos stay.
-    """
-    return f"""
-<div class="about prose">
-<h2>What this page does</h2>
-<p>It finds faces in a photo and tells which of seven emotions each one appears to show: {", ".join(EMOTIONS)}.
-A small neural network trained on the FER-2013 photos reads a grey picture of 48 by 48 pixels of each face.</p>
-<h2>How often it is right</h2>
-{_accuracy_html(record)}
-<h2>What it cannot know</h2>
-<p>A face shows an expression, not what a person feels. The photos it learned from were found by web search and labelled by
-people who often disagreed, and they do not show all ages, skin tones and cultures equally. Glasses, hands, shadows and turned
-heads lead to mistakes. Do not use it to decide anything about a person. In the European Union, reading emotions of people at
-work or in education is forbidden except for medical or safety reasons (AI Act, Article 5).</p>
-<h2>What happens to photos</h2>
-<p>They are read on the computer that runs this page and sent nowhere else; only a public link, made with --share, carries them
-through Gradio's servers on their way there. While you look at an answer, the photo and its annotated copy lie in a private
-temporary folder on that computer. They are deleted {keep_minutes} minutes after they were added, and when the page stops.</p>
-<h2>Use it from a program</h2>
-<pre><code>from gradio_client import Client, handle_file
-client = Client("http://127.0.0.1:7860")
-annotated, reading = client.predict(handle_file("photo.jpg"), api_name="/predict")</code></pre>
-</div>
-"""
-
-
-def _accuracy_html(record: dict) -> str:
-    scores = record.get("metrics", {}).get("private_test")
-    if not scores:
-        return "<p>This model comes without a record of its accuracy.</p>"
-    accuracy, recalls = scores["accuracy"], {name: scores["per_class"][name]["recall"]["value"] for name in EMOTIONS}
-    best, worst = max(recalls, key=recalls.get), min(recalls, key=recalls.get)
-    return (
-        f"<p>For <strong>{accuracy['value']:.1%}</strong> of {scores['n']:,} faces that it had never seen (the private test set "
-        f"of FER-2013) its first choice was the labelled emotion; the 95% interval is {accuracy['low']:.1%} to "
-        f"{accuracy['high']:.1%}. "
-        f"It is best at {best}, of which it finds {recalls[best]:.0%}, and worst at {worst} ({recalls[worst]:.0%}). "
-        f"People who labelled such photos themselves were right for about 65% (Goodfellow et al. 2013).</p>"
-    )

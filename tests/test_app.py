@@ -20,7 +20,9 @@ from PIL import Image, ImageOps
 
 import gradio_app
 from emotion.labels import EMOTIONS
-from page.theme import about_html
+from page.about import about_html
+from page.photo import PhotoTab
+from page.reading import Reader
 from page.uploads import KEEP_MINUTES, Settings
 
 
@@ -140,13 +142,38 @@ def test_photos_are_deleted_from_the_disk_after_their_time_and_examples_stay(upl
 # The About text
 
 
-def test_about_states_the_accuracy_of_the_record_with_its_interval():
+def test_about_states_the_accuracy_of_the_record_with_its_interval_and_confusion_matrix():
     recalls = {name: {"recall": {"value": 0.5 + i / 20}} for i, name in enumerate(EMOTIONS)}
-    scores = {"n": 3589, "accuracy": {"value": 0.6543, "low": 0.6386, "high": 0.6697}, "per_class": recalls}
-    text = about_html({"metrics": {"private_test": scores}}, 15)
+    confusion = (np.eye(7, dtype=int) * 30 + 10).tolist()
+    accuracy = {"value": 0.6543, "low": 0.6386, "high": 0.6697}
+    scores = {"n": 3589, "accuracy": accuracy, "per_class": recalls, "confusion": confusion}
+    text = about_html({"metrics": {"private_test": scores}}, Settings())
     for stated in ("65.4%", "63.9%", "67.0%", "3,589", "best at neutral", "worst at angry"):
         assert stated in text
-    assert "without a record of its accuracy" in about_html({}, 15)
+    assert re.findall(r"<td style[^>]*>(\d+%)", text) == [f"{share:.0%}" for row in confusion for share in np.divide(row, 100)]
+    assert "without a record of its accuracy" in about_html({}, Settings())
+
+
+def test_kept_uploads_are_stored_once_and_said_in_plain_sight(uploads, tmp_path):
+    recognizer, settings = ScriptedRecognizer({"happy": 1}), Settings(keep_folder=tmp_path / "kept")
+    settings.keep_folder.mkdir()
+    tab = PhotoTab(Reader(recognizer, settings))
+    (uploads / "me.jpg").write_bytes(ASTRONAUT.read_bytes())
+    photo = {"path": str(uploads / "me.jpg"), "orig_name": "../me.jpg"}
+    for landmarks in (False, True):
+        tab.answer(photo, None, landmarks, False, False)
+    [kept] = settings.keep_folder.iterdir()
+    assert kept.read_bytes() == ASTRONAUT.read_bytes()
+    said = "keep every photo and clip that is added"
+    assert said in page_text(gradio_app.build_demo(recognizer, settings))
+    assert said not in page_text(gradio_app.build_demo(recognizer))
+    assert "deleted after 15 minutes" in page_text(gradio_app.build_demo(recognizer))
+
+
+def page_text(demo) -> str:
+    """The HTML of a built page that stands outside of its About tab."""
+    parts = [part["props"].get("value") for part in demo.get_config_file()["components"] if part["type"] == "html"]
+    return " ".join(part for part in parts if part and "What this page does" not in part)
 
 
 # The command line
@@ -171,7 +198,7 @@ def test_help_names_every_option(capsys):
         gradio_app.parse(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert all(option in text for option in ("--host", "--port", "--share", "--max-file-size"))
+    assert all(option in text for option in ("--host", "--port", "--share", "--max-file-size", "--auth", "--keep-uploads"))
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "big"])
@@ -179,6 +206,29 @@ def test_a_size_limit_that_is_no_positive_number_is_refused(size, capsys):
     with pytest.raises(SystemExit):
         gradio_app.parse(["--max-file-size", size])
     assert "--max-file-size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("auth", ["", "ada", "ada:", ":secret"])
+def test_a_name_without_a_password_is_refused(auth, capsys):
+    with pytest.raises(SystemExit):
+        gradio_app.parse(["--auth", auth])
+    assert "--auth must be a name and a password" in capsys.readouterr().err
+
+
+def test_with_a_password_only_those_who_know_it_are_answered(tmp_path):
+    with running_page("--auth", "ada:a-long-secret", TMPDIR=str(tmp_path)) as (address, _):
+        assert httpx.get(f"{address}/config").status_code == 401
+        with pytest.raises(Exception, match="(?i)login|credentials|auth"):
+            Client(address, auth=("ada", "guess"), verbose=False)
+        client = Client(address, auth=("ada", "a-long-secret"), verbose=False, download_files=tmp_path)
+        assert len(predict(client, ASTRONAUT)[1]["faces"]) == 1
+
+
+def test_a_folder_for_uploads_that_cannot_be_written_is_refused(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        gradio_app.parse(["--keep-uploads", str(tmp_path / "file" / "folder")])
+    assert "--keep-uploads must be a folder" in capsys.readouterr().err
 
 
 def test_a_host_that_is_not_this_computer_is_refused(capsys):
