@@ -50,7 +50,7 @@ def build_demo(recognizer: Any = None, settings: Settings | None = None) -> gr.B
             gr.HTML(KEPT)
         with gr.Tabs():
             with gr.Tab("Photo", id="photo"):
-                photo.build()
+                photo.build(demo)
             with gr.Tab("Live", id="live"):
                 LiveTab(reader).build(demo)
             with gr.Tab("About", id="about"):

@@ -82,5 +82,5 @@ def _matrix_html(confusion: list[list[int]]) -> str:
 
 
 def _shade(share: float) -> str:
-    # One hue, darker with the share; white letters where black ones would not be legible.
-    return f"background:rgba(0,90,158,{0.06 + 0.9 * share:.2f});" + ("color:#fff" if share >= 0.45 else "")
+    # Never so dark that the page's own text colour, in light or dark mode, would not be legible on it.
+    return f"background:color-mix(in srgb, var(--primary-600) {55 * share:.0f}%, transparent)"

@@ -9,7 +9,7 @@ from emotion.drawing import enlargement
 from emotion.explain import MAX_TURN, cues, turn
 from emotion.images import ImageError
 from page.reading import Reader, Reading, View
-from page.theme import SCROLL_TO_ANSWER, WAITING, cues_html, emoji, privacy_html, trouble_html, verdict_html
+from page.theme import NAME_EXAMPLES, SCROLL_TO_ANSWER, WAITING, cues_html, emoji, privacy_html, trouble_html, verdict_html
 
 EXAMPLES = [str(Path(__file__).parent.parent / "tests" / "data" / name) for name in ("astronaut.jpg", "grace_hopper.jpg")]
 
@@ -94,12 +94,13 @@ class PhotoTab:
             gr.Image(annotated, visible=found),
             gr.Radio(list(choices), value=face, visible=len(choices) > 1),
             panel,
-            gr.Column(visible=found),
+            gr.Row(visible=found),
+            gr.Row(visible=found),
             gr.DownloadButton(value=annotated),
             gr.DownloadButton(value=data),
         )
 
-    def build(self) -> None:
+    def build(self, demo: gr.Blocks) -> None:
         """Adds the tab's parts to the page that is being built."""
         formats = f"jpg, png, webp or bmp, up to {self.reader.settings.max_photo_mb:g} MB"
         with gr.Row(equal_height=False):
@@ -118,15 +119,16 @@ class PhotoTab:
                 gr.HTML(privacy_html(self.reader.settings.keep_folder is not None))
             with gr.Column(scale=6, min_width=300):
                 answer = self._build_answer()
-        annotated, faces, panel, more, toggles, downloads = answer
+        annotated, faces, panel, options, toggles, files, downloads = answer
         # preprocess=False hands over the uploaded file itself: Gradio would decode it before it was checked.
-        shown = [annotated, faces, panel, more, *downloads]
+        shown = [annotated, faces, panel, options, files, *downloads]
         how = {"outputs": shown, "preprocess": False, "api_visibility": "private", "show_progress_on": panel}
         asked = [photo, faces, *toggles]
         largest_face = gr.State(None)
         photo.change(self.answer, [photo, largest_face, *toggles], **how).then(None, js=SCROLL_TO_ANSWER)
         gr.on([faces.input, *(toggle.input for toggle in toggles)], self.answer, asked, **how)
         annotated.select(self.answer_click, asked, **how)
+        demo.load(None, js=NAME_EXAMPLES)
 
     def _build_answer(self) -> tuple:
         annotated = gr.Image(
@@ -137,19 +139,18 @@ class PhotoTab:
             buttons=["fullscreen"],
             elem_id="annotated",
         )
+        with gr.Row(visible=False) as options:
+            landmarks = gr.Checkbox(label="Show the 468 landmarks", container=False, min_width=180)
+            heat = gr.Checkbox(
+                label="Where the model looked",
+                container=False,
+                min_width=180,
+                visible=getattr(self.reader.recognizer, "gives_evidence", False),
+            )
+            four = gr.Checkbox(label="Only four emotions", container=False, min_width=160)
         faces = gr.Radio(label="Choose a face, here or in the photo", visible=False, elem_id="faces")
         panel = gr.HTML(WAITING, elem_id="answer")
-        with gr.Column(visible=False) as more:
-            with gr.Row():
-                landmarks = gr.Checkbox(label="Show the 468 landmarks", container=False, min_width=180)
-                heat = gr.Checkbox(
-                    label="Where the model looked",
-                    container=False,
-                    min_width=180,
-                    visible=getattr(self.reader.recognizer, "gives_evidence", False),
-                )
-                four = gr.Checkbox(label="Only four emotions", container=False, min_width=180)
-            with gr.Row():
-                save_photo = gr.DownloadButton("Download the photo", size="md", min_width=200)
-                save_data = gr.DownloadButton("Download the numbers (JSON)", size="md", min_width=200)
-        return annotated, faces, panel, more, (landmarks, heat, four), (save_photo, save_data)
+        with gr.Row(visible=False) as files:
+            save_photo = gr.DownloadButton("Download the photo", size="md", min_width=200)
+            save_data = gr.DownloadButton("Download the numbers (JSON)", size="md", min_width=200)
+        return annotated, faces, panel, options, (landmarks, heat, four), files, (save_photo, save_data)

@@ -42,7 +42,8 @@ CSS = """
 .bars .value { text-align: right; font-variant-numeric: tabular-nums; }
 .bars:not(.still) li:first-child { font-weight: 600; }
 .others { list-style: none; margin: 0.3rem 0 0; padding: 0; }
-#live .capture-button { visibility: hidden; } /* pressed by the page's own buttons */
+#live .capture-button { display: none; } /* pressed by the page's own buttons */
+#live .button-wrap:not(:has(.device-select-button, select)) { visibility: hidden; }
 #live .boxes { position: absolute; pointer-events: none; }
 .cues { margin-top: 1.1rem; padding-top: 0.9rem; border-top: 1px solid var(--border-color-primary); }
 .cues h3 { font-size: 0.95rem; margin: 0; }
@@ -84,6 +85,8 @@ def theme() -> gr.themes.Base:
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
         background_fill_secondary="*neutral_100",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
         block_border_width="1px",
         block_shadow="none",
         block_label_background_fill="*block_background_fill",
@@ -166,7 +169,8 @@ CUES_NOTE = "Measured on the landmarks, in distances between the eyes; the model
 
 WELCOME = """
 <h1>What emotion does a face show?</h1>
-<p class="lead">Add a photo: every face gets a box, the emotion it appears to show and the probabilities of all seven.</p>
+<p class="lead">Add a photo or a clip, or turn on the camera: every face gets a box, the emotion it appears to show and the
+probabilities of all seven.</p>
 """
 
 SCROLL_TO_ANSWER = """() => {
@@ -174,6 +178,16 @@ SCROLL_TO_ANSWER = """() => {
     if (answer && window.innerWidth < 700) answer.scrollIntoView({ behavior: "smooth" });
 }"""
 """On a phone the answer stands below the photo: brings it into view."""
+
+NAME_EXAMPLES = """() => {
+    const name = () => {
+        const buttons = document.querySelectorAll("#examples button");
+        buttons.forEach((button, i) => button.setAttribute("aria-label", `Example photo ${i + 1}`));
+        if (!buttons.length) setTimeout(name, 200);
+    };
+    name();
+}"""
+"""Names the example pictures for screen readers, which Gradio leaves nameless."""
 
 
 def privacy_html(kept: bool) -> str:

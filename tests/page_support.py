@@ -31,15 +31,18 @@ REFUSALS = {
 
 
 class ScriptedRecognizer:
-    """Finds faces for real and gives them, from left to right, the probabilities that the test chose."""
+    """Finds faces for real and gives them, from left to right, the probabilities that the test chose, and one `evidence`."""
 
-    def __init__(self, *rows: dict[str, float], **record):
-        self.rows, self.record, self.finder = rows, record, FaceFinder()
+    def __init__(self, *rows: dict[str, float], evidence: np.ndarray | None = None, **record):
+        self.rows, self.record, self.evidence, self.finder = rows, record, evidence, FaceFinder()
+        self.gives_evidence = evidence is not None
 
     def predict(self, image) -> list[Face]:
         found = self.finder.find(read_image(image))
         rows = [np.array([row.get(emotion, 0) for emotion in EMOTIONS], np.float32) for row in self.rows]
-        return [Face(f.box, f.score, f.landmarks, f.crop, row) for f, row in zip(found, rows, strict=False)]
+        return [
+            Face(f.box, f.score, f.landmarks, f.crop, row, evidence=self.evidence) for f, row in zip(found, rows, strict=False)
+        ]
 
 
 def write_refused(folder: Path, kind: str) -> Path:

@@ -15,7 +15,8 @@ from page_support import ASTRONAUT, HOPPER, running_page
 from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements.txt")
-expect = sync_api.expect
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+Axe, expect = axe.Axe, sync_api.expect
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
@@ -139,6 +140,20 @@ def test_an_uploaded_photo_is_answered_with_the_right_emotion_and_seven_probabil
     assert annotated.evaluate("image => image.naturalWidth") == 512
     assert visit.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "must not scroll sideways"
     visit.photograph(picture)
+
+
+@pytest.mark.parametrize("visit", [DESKTOP, {**DESKTOP, "color_scheme": "dark"}], indirect=True, ids=["light", "dark"])
+def test_no_tab_breaks_a_rule_of_accessibility_that_hurts(visit):
+    visit.upload(ASTRONAUT)
+    expect(visit.answer).to_contain_text("1 face read", timeout=30_000)
+    tabs = visit.page.get_by_role("tab").all_inner_texts()
+    assert {"Photo", "Live", "About"} <= set(tabs)
+    for tab in tabs:
+        visit.page.get_by_role("tab", name=tab, exact=True).click()
+        visit.page.wait_for_timeout(500)  # until nothing fades any more
+        found = Axe().run(visit.page).response["violations"]
+        hurts = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+        assert not hurts, f"{tab}: {hurts}"
 
 
 def test_an_example_is_answered_on_click(visit):

@@ -10,12 +10,15 @@ import pytest
 from page_support import ASTRONAUT, REFUSALS, ScriptedRecognizer, write_refused
 from PIL import Image
 
+from emotion.faces import eyes_and_mouth
 from emotion.labels import EMOTIONS, FOUR_EMOTIONS
+from emotion.recognizer import Face
+from gradio_app import build_demo
 from page.photo import PhotoTab
 from page.reading import Reader
 from page.uploads import Settings
 
-ANNOTATED, FACES, PANEL, MORE, SAVE_PHOTO, SAVE_DATA = range(6)  # what PhotoTab.answer fills
+ANNOTATED, FACES, PANEL, OPTIONS, FILES, SAVE_PHOTO, SAVE_DATA = range(7)  # what PhotoTab.answer fills
 
 
 def tab(recognizer) -> PhotoTab:
@@ -53,7 +56,7 @@ def test_one_face_needs_no_chooser_and_brings_both_downloads(uploads):
     (uploads / "me & you.jpg").write_bytes(ASTRONAUT.read_bytes())
     photo = {"path": str(uploads / "me & you.jpg"), "orig_name": "me & you.jpg"}
     answer = tab(ScriptedRecognizer({"happy": 0.9, "fear": 0.1})).answer(photo, None, False, False, False)
-    assert not answer[FACES].visible and answer[MORE].visible
+    assert not answer[FACES].visible and answer[OPTIONS].visible and answer[FILES].visible
     assert Path(answer[SAVE_PHOTO].value["path"]).name == "me-you-emotions.jpg"
     saved = json.loads(Path(answer[SAVE_DATA].value["path"]).read_text())
     assert saved["faces"][0]["probabilities"]["happy"] == pytest.approx(0.9)
@@ -76,6 +79,45 @@ def test_every_emotion_of_the_chosen_view_gets_a_bar(two_faces, four, names):
     assert re.search(r"1 face read in \d+ ms", panel)
 
 
+def test_the_heat_map_is_laid_over_the_chosen_face_alone_when_asked_for(two_faces):
+    photo_tab = tab(ScriptedRecognizer({"happy": 1}, {"sad": 1}, evidence=np.ones((6, 6, 7), np.float32)))
+    answers = (photo_tab.answer(two_faces, 0, False, asked, False) for asked in (False, True))
+    plain, heated = (np.asarray(Image.open(answer[SAVE_PHOTO].value["path"])).astype(int) for answer in answers)
+    changed = np.abs(plain - heated).max(axis=2) > 40
+    assert changed[100:140, 205:245].mean() > 0.9  # the astronaut's face, which was chosen
+    assert changed[:, 512:].mean() < 0.001  # the other half of the picture
+
+
+def test_a_model_without_evidence_changes_nothing_in_the_photo_and_offers_no_heat_map(two_faces):
+    recognizer = ScriptedRecognizer({"happy": 1}, {"sad": 1})
+    answers = (tab(recognizer).answer(two_faces, 0, False, asked, False) for asked in (False, True))
+    plain, heated = (Path(answer[SAVE_PHOTO].value["path"]).read_bytes() for answer in answers)
+    assert plain == heated
+    assert not toggle(recognizer)["visible"] and toggle(ScriptedRecognizer(evidence=np.ones((6, 6, 7))))["visible"]
+
+
+def toggle(recognizer) -> dict:
+    components = build_demo(recognizer).get_config_file()["components"]
+    [found] = (part["props"] for part in components if part["props"].get("label") == "Where the model looked")
+    return found
+
+
+def test_what_the_face_shows_is_said_with_the_measured_ratios(two_faces):
+    panel = tab(ScriptedRecognizer({"happy": 1}, {"sad": 1})).answer(two_faces, 0, False, False, False)[PANEL]
+    assert re.search(r"mouth open <span>0\.\d\d, neutral faces 0\.03", panel)  # she laughs
+
+
+def test_a_head_turned_far_gets_no_ratios_but_the_reason(two_faces):
+    recognizer = ScriptedRecognizer({"happy": 1}, {"sad": 1})
+    found = recognizer.predict(two_faces["path"])[0]
+    _, right, _ = eyes_and_mouth(found.landmarks)
+    turned = found.landmarks.copy()
+    turned[1] = right  # the tip of the nose
+    face = Face(found.box, found.score, turned, found.crop, found.probabilities)
+    panel = tab(SimpleNamespace(record={}, predict=lambda image: [face])).answer(two_faces, 0, False, False, False)[PANEL]
+    assert "turned too far" in panel and "neutral faces 0" not in panel
+
+
 def test_landmarks_are_drawn_only_when_asked_for(two_faces):
     photo_tab = tab(ScriptedRecognizer({"happy": 1}))
     answers = (photo_tab.answer(two_faces, 0, asked, False, False) for asked in (False, True))
@@ -93,7 +135,7 @@ def test_no_face_is_a_message_that_helps_and_not_a_guess(uploads):
     Image.linear_gradient("L").save(uploads / "gradient.png")
     answer = tab(ScriptedRecognizer()).answer({"path": str(uploads / "gradient.png")}, None, False, False, False)
     assert "No face found" in answer[PANEL] and "Try a closer or brighter photo" in answer[PANEL]
-    assert not answer[ANNOTATED].visible and not answer[MORE].visible
+    assert not any(answer[part].visible for part in (ANNOTATED, OPTIONS, FILES))
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
@@ -113,7 +155,7 @@ def test_a_photo_that_was_deleted_meanwhile_is_asked_for_again(uploads):
 def test_removing_the_photo_empties_the_answer():
     answer = tab(ScriptedRecognizer()).answer(None, 1, True, False, True)
     assert "The answer appears here" in answer[PANEL]
-    assert not any(answer[part].visible for part in (ANNOTATED, FACES, MORE))
+    assert not any(answer[part].visible for part in (ANNOTATED, FACES, OPTIONS, FILES))
 
 
 def test_file_names_cannot_smuggle_markup_into_the_page(uploads):
