@@ -56,7 +56,8 @@ def build_demo(recognizer: Any = None, settings: Settings | None = None) -> gr.B
             with gr.Tab("About", id="about"):
                 gr.HTML(about_html(reader.recognizer.record, reader.settings))
         gr.api(photo.predict, api_name="predict")
-    return demo
+    # Four questions at a time were answered fastest on two cores; a longer line than this would wait for minutes.
+    return demo.queue(default_concurrency_limit=4, max_size=100)
 
 
 def main(arguments: list[str] | None = None) -> None:
