@@ -13,7 +13,7 @@ from page.reading import Reader, Reading
 from page.table import FaceRow, PhotoRow, face_picture, summary_html, table_html, write_csv
 from page.theme import privacy_html, trouble_html
 from page.uploads import answer_folder
-from page.working import Clock, clock, working_html
+from page.working import SCROLL_TO, Clock, clock, working_html
 
 MAX_PHOTOS = 500
 """Files that are taken at once."""
@@ -25,6 +25,7 @@ GALLERY_SIDE = 1024
 """Longer side of those in pixels, at most."""
 
 TITLE = "Reading the photos"
+TURN = "It starts as soon as it is its turn: the photos of one visitor are read at a time."
 
 WAITING = """
 <section class="card hint"><span class="emoji" aria-hidden="true">🗂️</span><h2>The answer appears here</h2>
@@ -138,12 +139,13 @@ class BatchTab:
 
     def build(self) -> None:
         """Adds the tab's parts to the page that is being built."""
-        limits = f"jpg, png, webp or bmp, up to {self.reader.settings.max_photo_mb:g} MB each, up to {MAX_PHOTOS} at once"
+        limits = f"up to {MAX_PHOTOS} at once, up to {self.reader.settings.max_photo_mb:g} MB each"
+        privacy = privacy_html(self.reader.settings.keep_folder is not None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=300):
-                files = gr.File(label=f"Photos ({limits})", file_count="multiple", height=260, elem_id="files")
+                files = gr.File(label="Photos", file_count="multiple", height=260, elem_id="files")
                 folder = gr.UploadButton("Add a whole folder", file_count="directory", elem_id="folder")
-                gr.HTML(privacy_html(self.reader.settings.keep_folder is not None))
+                gr.HTML(f'<p class="note">jpg, png, webp or bmp, {limits}.</p>{privacy}')
             with gr.Column(scale=6, min_width=300):
                 panel = gr.HTML(WAITING, elem_id="batch-answer")
                 cancel = gr.Button("Cancel", visible=False, elem_id="batch-cancel")
@@ -159,22 +161,25 @@ class BatchTab:
         quick = {"outputs": outputs, "queue": False, "show_progress": "hidden", "api_visibility": "private"}
         limit = {"concurrency_id": "batch", "concurrency_limit": 1, "show_progress_on": panel, "api_visibility": "private"}
         runs = [
-            source.upload(lambda: self._show(working_html(TITLE, 0, ""), working=True), **quick).then(
+            source.upload(lambda: self._show(working_html(TITLE, 0, TURN), working=True), **quick).then(
                 self.answer, source, outputs, preprocess=False, **limit
             )
             for source in (files, folder)
         ]
-        cancel.click(_cancelled, cancels=runs, **quick)
+        cancel.click(None, cancels=runs)
+        for run in runs:
+            run.success(None, js=SCROLL_TO.format("#batch-answer .card"))
+            run.failure(_stopped, **quick)
         files.clear(lambda: self._show(WAITING), **quick)
 
 
 STOPPED = """
-<section class="card hint"><span class="emoji" aria-hidden="true">✋</span><h2>Cancelled</h2>
+<section class="card hint"><span class="emoji" aria-hidden="true">✋</span><h2>Stopped</h2>
 <p>What was read until then is in the table below. Add the files again to read them all.</p></section>
 """
 
 
-def _cancelled() -> tuple:
+def _stopped() -> tuple:
     """Leaves the table as far as it came."""
     kept = [gr.skip(), gr.skip(), gr.DownloadButton(visible=False), gr.Button(visible=False)]
     return STOPPED, *kept, gr.File(interactive=True), gr.UploadButton(interactive=True)

@@ -14,9 +14,10 @@ from page.reading import Reader
 from page.theme import privacy_html, trouble_html
 from page.timeline import FOLLOW_THE_CLIP, answer_html, read_lines
 from page.uploads import answer_folder, keep, safe_stem, uploaded_path
-from page.working import Clock, clock, working_html
+from page.working import SCROLL_TO, Clock, clock, working_html
 
 TITLE = "Following the faces"
+TURN = "It starts as soon as it is its turn: one clip is read at a time."
 
 WAITING = """
 <section class="card hint"><span class="emoji" aria-hidden="true">🎬</span><h2>The answer appears here</h2>
@@ -24,7 +25,7 @@ WAITING = """
 """
 
 STOPPED = """
-<section class="card hint"><span class="emoji" aria-hidden="true">✋</span><h2>Cancelled</h2>
+<section class="card hint"><span class="emoji" aria-hidden="true">✋</span><h2>Stopped</h2>
 <p>Nothing of the unfinished answer was kept. Start again, or remove the clip and add another.</p></section>
 """
 
@@ -80,7 +81,7 @@ class ClipTab:
             clip: Gradio's description of the uploaded file.
         """
         timer = Clock()
-        yield self._work(0.0, "opening the clip")
+        yield self._work(0.0, "Opening the clip.")
         try:
             with closing(self._read(clip)) as steps:
                 for step in steps:
@@ -141,20 +142,21 @@ class ClipTab:
     def build(self) -> None:
         """Adds the tab's parts to the page that is being built."""
         limits = f"up to {MAX_SECONDS / 60:.0f} minutes and {self.reader.settings.max_video_mb:g} MB"
+        privacy = privacy_html(self.reader.settings.keep_folder is not None).replace("Photos", "Clips")
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=300):
                 clip = gr.Video(
-                    label=f"Clip (MP4, MOV, WebM, MKV or AVI, {limits})",
+                    label="Clip",
                     sources=["upload", "webcam"],
                     include_audio=False,
                     height=300,
                     elem_id="clip",
                 )
                 again = gr.Button("Start again", variant="primary", visible=False)
-                gr.HTML(privacy_html(self.reader.settings.keep_folder is not None).replace("Photos", "Clips"))
+                gr.HTML(f'<p class="note">MP4, MOV, WebM, MKV or AVI, {limits}. The sound is not used.</p>{privacy}')
             with gr.Column(scale=6, min_width=300):
                 annotated = gr.Video(
-                    label="Your clip with a box around every face",
+                    show_label=False,
                     interactive=False,
                     visible=False,
                     autoplay=True,
@@ -173,7 +175,9 @@ class ClipTab:
     def _connect(self, clip: gr.Video, again: gr.Button, cancel: gr.Button, outputs: list) -> None:
         quick = {"outputs": outputs, "queue": False, "show_progress": "hidden", "api_visibility": "private"}
         started = gr.on(
-            [clip.upload, clip.stop_recording, again.click], lambda: self._show(working_html(TITLE, 0, ""), cancel=True), **quick
+            [clip.upload, clip.stop_recording, again.click],
+            lambda: self._show(working_html(TITLE, 0, TURN), cancel=True),
+            **quick,
         )
         run = started.then(
             self.answer,
@@ -185,5 +189,10 @@ class ClipTab:
             concurrency_id="clip",
             concurrency_limit=1,
         )
-        cancel.click(lambda: self._show(STOPPED, again=True), cancels=[run], **quick)
+        run.success(None, js=SCROLL_TO.format("#clip-annotated video, #clip-answer .card"))
+        cancel.click(None, cancels=[run])
         clip.clear(lambda: self._show(WAITING), cancels=[run], **quick)
+        # Gradio counts what was cancelled as failed. Only here the last sign of progress is sure to have arrived.
+        run.failure(
+            lambda clip: self._show(STOPPED, again=True) if clip else self._show(WAITING), clip, preprocess=False, **quick
+        )

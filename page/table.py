@@ -27,21 +27,20 @@ NO_FACE = "no face found"
 CSS = """
 .sheet { overflow: auto; max-height: 34rem; border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg);
         background: var(--block-background-fill); }
+.sheet table, .sheet thead, .sheet tbody, .sheet tr { border: 0 !important; }
 .sheet table { width: 100%; border-collapse: separate; border-spacing: 0; margin: 0; font-size: 0.9rem; }
 .sheet th, .sheet td { border: 0; border-bottom: 1px solid var(--border-color-primary); padding: 0.4rem 0.6rem; text-align: left;
         white-space: nowrap; }
 .sheet tbody tr:last-child > * { border-bottom: 0; }
 .sheet thead th { position: sticky; top: 0; z-index: 1; background: var(--background-fill-secondary); font-weight: 600; }
 .sheet tbody th { font-weight: 400; max-width: 15rem; overflow: hidden; text-overflow: ellipsis; }
-.sheet td img { width: 44px; height: 44px; border-radius: 8px; object-fit: cover; display: inline-block; vertical-align: middle;
-        margin: 0 0.5rem 0 0; }
+.sheet td img { width: 44px; height: 44px; border-radius: 8px; object-fit: cover; max-width: none; display: inline-block;
+        vertical-align: middle; margin: 0 0.5rem 0 0; }
 .sheet td.p, .sheet thead th.p { text-align: right; font-variant-numeric: tabular-nums; min-width: 4.2rem; }
-.sheet td.p { background: linear-gradient(var(--c), var(--c)) right 0.6rem bottom 0.35rem no-repeat;
-        background-size: calc((100% - 1.2rem) * var(--p)) 4px; }
+.sheet td.p { background-image: linear-gradient(var(--c), var(--c)); background-repeat: no-repeat;
+        background-position: right 0.6rem bottom 0.35rem; background-size: calc((100% - 1.2rem) * var(--p)) 4px; }
 .sheet td.named { font-weight: 600; }
 .sheet td.none { color: var(--body-text-color-subdued); white-space: normal; }
-.counts li { grid-template-columns: 7.2rem 1fr 3.2rem !important; }
-.counts li:first-child { font-weight: 400; }
 @media (max-width: 640px) { .sheet tbody th { max-width: 8rem; } }
 """
 
@@ -162,7 +161,8 @@ def summary_html(photos: list[PhotoRow], timing: str) -> str:
     ]
     return (
         f'<section class="card" role="status"><h2>{_many(len(faces), "face")} in {_many(len(photos) - broken, "photo")}</h2>'
-        f'<p>{" ".join(filter(None, notes))}</p><ul class="bars counts" aria-label="How many faces show each emotion">{bars}</ul>'
+        f"<p>{' '.join(filter(None, notes))}</p>"
+        f'<ul class="bars still counts" aria-label="How many faces show each emotion">{bars}</ul>'
         f'<p class="timing">{escape(timing)}</p></section>'
     )
 

@@ -37,7 +37,11 @@ CSS = """
 .curves .axis { position: relative; height: 1.1rem; font-size: 0.78rem; color: var(--body-text-color-subdued); }
 .curves .axis span { position: absolute; transform: translateX(-50%); font-variant-numeric: tabular-nums; }
 .curves .axis span:first-child { transform: none; }
-@media (max-width: 640px) { .curves li { grid-template-columns: 5.6rem 1fr 2.6rem; gap: 0.4rem; } }
+@media (max-width: 640px) {
+  .faces details { padding: 0.6rem; }
+  .curves li { grid-template-columns: 5.4rem 1fr 2.6rem; gap: 0.3rem; }
+  .curves .axis span:nth-child(even) { display: none; }
+}
 """
 
 FOLLOW_THE_CLIP = """

@@ -10,8 +10,15 @@ CSS = """
 .progress { background: var(--background-fill-secondary); border-radius: 99px; height: 0.8rem; overflow: hidden;
         margin-top: 0.9rem; }
 .progress span { display: block; height: 100%; border-radius: 99px; background: var(--color-accent); min-width: 0.8rem; }
+.card.working { min-height: 8.5rem; }
+#clip:has(video[src]) .source-selection { display: none; } /* Gradio cuts it off below a clip */
 .card.working p { font-variant-numeric: tabular-nums; }
 """
+
+SCROLL_TO = """() => {{
+    if (window.innerWidth < 700) document.querySelector("{}")?.scrollIntoView({{ behavior: "smooth" }});
+}}"""
+"""On a phone the answer stands below what was added: brings it into view."""
 
 
 class Clock:
@@ -60,8 +67,9 @@ def working_html(title: str, share: float, note: str) -> str:
         note: what stands below the bar.
     """
     done = round(100 * share)
+    note = f"{done}% done{', ' + note if note else ''}" if done else note
     return (
         f'<section class="card working"><h2>{escape(title)}</h2><div class="progress" role="progressbar" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{done}" aria-label="{escape(title)}"><span style="width:{done}%"></span></div>'
-        f"<p>{done}% done{escape(', ' + note if note else '')}</p></section>"
+        f"<p>{escape(note)}</p></section>"
     )
