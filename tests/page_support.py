@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from emotion.clips import create_clip
 from emotion.faces import FaceFinder, read_image
 from emotion.labels import EMOTIONS
 from emotion.recognizer import Face
@@ -58,6 +60,18 @@ def write_refused(folder: Path, kind: str) -> Path:
     elif kind == "large.png":
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)).save(folder / kind)
     return folder / kind
+
+
+def film(path: Path, seconds: float, people: tuple[Path, ...] = (ASTRONAUT,), fps: int = 15) -> Path:
+    """Writes a clip, 480x360, in which the portraits come one after the other, slowly nearer, and returns its path."""
+    portraits = [cv2.cvtColor(cv2.imread(str(person)), cv2.COLOR_BGR2RGB)[:384, :512] for person in people]
+    count = round(seconds * fps)
+    with create_clip(path, fps) as clip:
+        for i in range(count):
+            cut = round(30 * i / count)
+            portrait = portraits[i * len(portraits) // count]
+            clip.write(cv2.resize(portrait[: 384 - cut, cut : 512 - cut], (480, 360)), i / fps)
+    return path
 
 
 def free_port() -> int:
