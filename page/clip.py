@@ -162,6 +162,7 @@ class ClipTab:
                     autoplay=True,
                     loop=True,
                     buttons=[],
+                    height=320,
                     elem_id="clip-annotated",
                 )
                 panel = gr.HTML(WAITING, elem_id="clip-answer", js_on_load=FOLLOW_THE_CLIP)

@@ -39,6 +39,7 @@ CSS = """
 .sheet td.p, .sheet thead th.p { text-align: right; font-variant-numeric: tabular-nums; min-width: 4.2rem; }
 .sheet td.p { background-image: linear-gradient(var(--c), var(--c)); background-repeat: no-repeat;
         background-position: right 0.6rem bottom 0.35rem; background-size: calc((100% - 1.2rem) * var(--p)) 4px; }
+.sheet td.p:not(.named) { color: var(--body-text-color-subdued); }
 .sheet td.named { font-weight: 600; }
 .sheet td.none { color: var(--body-text-color-subdued); white-space: normal; }
 @media (max-width: 640px) { .sheet tbody th { max-width: 8rem; } }

@@ -63,15 +63,31 @@ def write_refused(folder: Path, kind: str) -> Path:
 
 
 def film(path: Path, seconds: float, people: tuple[Path, ...] = (ASTRONAUT,), fps: int = 15) -> Path:
-    """Writes a clip, 480x360, in which the portraits come one after the other, slowly nearer, and returns its path."""
-    portraits = [cv2.cvtColor(cv2.imread(str(person)), cv2.COLOR_BGR2RGB)[:384, :512] for person in people]
+    """Writes a clip, 480x360, in which the portraits fade into each other, face onto face, and returns its path."""
+    portraits = [_portrait(person).astype(np.float32) for person in people]
     count = round(seconds * fps)
     with create_clip(path, fps) as clip:
         for i in range(count):
-            cut = round(30 * i / count)
-            portrait = portraits[i * len(portraits) // count]
-            clip.write(cv2.resize(portrait[: 384 - cut, cut : 512 - cut], (480, 360)), i / fps)
+            shown, fade = divmod(i / count * len(portraits), 1)
+            after = portraits[min(int(shown) + 1, len(portraits) - 1)]
+            blend = min(1, max(0, 3 * fade - 2))  # a fade takes the last third of a portrait's time
+            picture = (1 - blend) * portraits[int(shown)] + blend * after
+            cut = round(60 * i / count)  # the camera comes nearer
+            near = picture[cut * 3 // 4 : 360 - cut * 3 // 4, cut : 480 - cut]
+            clip.write(cv2.resize(near, (480, 360)).round().astype(np.uint8), i / fps)
     return path
+
+
+def _portrait(path: Path) -> np.ndarray:
+    """Cuts out 480x360 pixels around a photo's first face, which is 120 wide there; without a face, the whole photo."""
+    image = read_image(path)
+    faces = FaceFinder().find(image)
+    if not faces:
+        return cv2.resize(image, (480, 360))
+    x, y, width, height = faces[0].box
+    scale = 120 / width
+    place = np.float32([[scale, 0, 240 - scale * (x + width / 2)], [0, scale, 180 - scale * (y + height / 2)]])
+    return cv2.warpAffine(image, place, (480, 360), borderMode=cv2.BORDER_REPLICATE)
 
 
 def free_port() -> int:
