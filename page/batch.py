@@ -126,14 +126,14 @@ class BatchTab:
         return panel, table, *(gr.skip() for _ in range(5))
 
     def _show(self, panel: str, table: str = "", shown: list = (), numbers: Path | None = None, working: bool = False) -> tuple:
-        """The parts in the order of `outputs`. Nothing can be added while it works."""
+        """The parts in the order of `outputs`. Nothing can be added while it works; then the table holds these, and others can."""
         return (
             panel,
             table,
             gr.Gallery(list(shown), visible=bool(shown)),
             gr.DownloadButton(value=numbers, visible=numbers is not None),
             gr.Button(visible=working),
-            gr.File(interactive=not working),
+            gr.File(interactive=False) if working else gr.File(None, interactive=True),
             gr.UploadButton(interactive=not working),
         )
 
@@ -170,7 +170,6 @@ class BatchTab:
         for run in runs:
             run.success(None, js=SCROLL_TO.format("#batch-answer .card"))
             run.failure(_stopped, **quick)
-        files.clear(lambda: self._show(WAITING), **quick)
 
 
 STOPPED = """
@@ -182,7 +181,7 @@ STOPPED = """
 def _stopped() -> tuple:
     """Leaves the table as far as it came."""
     kept = [gr.skip(), gr.skip(), gr.DownloadButton(visible=False), gr.Button(visible=False)]
-    return STOPPED, *kept, gr.File(interactive=True), gr.UploadButton(interactive=True)
+    return STOPPED, *kept, gr.File(None, interactive=True), gr.UploadButton(interactive=True)
 
 
 def _checked(files: object) -> list:

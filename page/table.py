@@ -25,6 +25,7 @@ MAX_ROWS = 300
 NO_FACE = "no face found"
 
 CSS = """
+#files .download-link { color: inherit; }
 .sheet { overflow: auto; max-height: 34rem; border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg);
         background: var(--block-background-fill); }
 .sheet table, .sheet thead, .sheet tbody, .sheet tr { border: 0 !important; }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from page_support import ASTRONAUT, HOPPER, film, write_refused
 from PIL import Image
-from test_app_browser import CHROMIUM, DESKTOP, PHONE, chromium, expect, server, visit  # noqa: F401
+from test_app_browser import CHROMIUM, DESKTOP, PHONE, Axe, chromium, expect, server, visit  # noqa: F401
 
 pytestmark = [
     pytest.mark.browser,
@@ -171,6 +171,26 @@ def test_many_photos_become_a_table_and_a_broken_one_a_row_with_its_reason(visit
     with visit.page.expect_download() as download:
         visit.page.get_by_text("Download the numbers (CSV)").click()
     assert download.value.suggested_filename == "emotions.csv"
+
+
+@pytest.mark.parametrize("visit", [DESKTOP, DARK], indirect=True, ids=["light", "dark"])
+def test_no_answer_has_a_serious_accessibility_fault(visit, clip, pile):
+    add_clip(visit, clip)
+    expect(visit.page.get_by_role("progressbar")).to_be_visible(timeout=30_000)
+    faults = {"working": serious_faults(visit)}
+    expect(visit.page.locator("#clip-answer .curves")).not_to_have_count(0, timeout=60_000)
+    visit.page.wait_for_function(PLAYS)
+    faults["clip"] = serious_faults(visit)
+    add_photos(visit, pile)
+    expect(visit.page.locator("#batch-gallery img")).to_have_count(7, timeout=60_000)
+    visit.page.wait_for_timeout(500)  # until nothing fades any more
+    faults["photos"] = serious_faults(visit)
+    assert not any(faults.values()), faults
+
+
+def serious_faults(visit) -> list:
+    found = Axe().run(visit.page).response["violations"]
+    return [(v["id"], [node["html"] for node in v["nodes"]]) for v in found if v["impact"] in ("serious", "critical")]
 
 
 def test_a_whole_folder_can_be_added(visit, pile):
