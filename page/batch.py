@@ -126,7 +126,7 @@ class BatchTab:
         return panel, table, *(gr.skip() for _ in range(5))
 
     def _show(self, panel: str, table: str = "", shown: list = (), numbers: Path | None = None, working: bool = False) -> tuple:
-        """The parts in the order of `outputs`. Nothing can be added while it works; then the table holds these, and others can."""
+        """The parts in the order of `outputs`. While it works, nothing can be added; then the table holds these files."""
         return (
             panel,
             table,
