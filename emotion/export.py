@@ -11,6 +11,7 @@ a CPU, but it changed more answers than `AGREEMENT` allows. Each export measures
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -52,6 +53,7 @@ def export_model(
     faces: np.ndarray | None = None,
     *,
     name: str = "emotion_model",
+    mirror: bool = False,
 ) -> dict:
     """Writes name.keras, name.h5, name.tflite, name_int8.tflite and name.json, all of them or none.
 
@@ -63,6 +65,7 @@ def export_model(
         out_dir: folder of the files; made if missing.
         faces: uint8 (n, 48, 48), n >= 256, on which files and source model are compared; None draws 512 synthetic ones.
         name: first part of the file names.
+        mirror: average over each face and its mirror image (`emotion.mirror`).
 
     Returns:
         What name.json holds: `record` and `labels`, `input`, `output`, `formats` {format: {file, bytes, sha256,
@@ -74,20 +77,24 @@ def export_model(
             agrees on fewer faces than `AGREEMENT`, an answer depends on the batch size, or the model breaks the contract.
         ValueError: `faces` or `record` is not as described.
     """
+    from emotion.mirror import with_mirror
+
     faces = synthetic_faces(2 * FEWEST_FACES)[0] if faces is None else np.asarray(faces)
     if faces.dtype != np.uint8 or faces.shape[1:] != (48, 48) or len(faces) < FEWEST_FACES:
         rule = f"faces must be uint8 of shape (n, 48, 48), n >= {FEWEST_FACES}"
         raise ValueError(f"{rule}. Received: {faces.dtype} of shape {faces.shape}")
     if list(record.get("labels", EMOTIONS)) != list(EMOTIONS):
         raise ValueError(f"labels in the record must be {', '.join(EMOTIONS)}. Received: {record['labels']}")
-    source = _source_answers(model, faces)
-    own_outputs = _named(model.outputs).keys()
+    served = _served(model, mirror)
+    source = _source_answers(served, faces)
+    exported = with_mirror(model) if mirror else model
+    own_outputs = _named(exported.outputs).keys()
     out_dir = Path(out_dir)
     # A temporary folder on the same disk as the target: moving a file is then one step, which cannot leave half of it.
     nearest = next(folder for folder in (out_dir, *out_dir.resolve().parents) if folder.is_dir())
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=nearest) as folder:
         paths = {kind: Path(folder) / f"{name}{suffix}" for kind, suffix in SUFFIXES.items()}
-        _write(model, paths)
+        _write(exported, served, paths)
         formats = {}
         for kind, path in paths.items():
             expected = source if path.suffix == ".tflite" else {output: source[output] for output in own_outputs}
@@ -133,32 +140,32 @@ def synthetic_faces(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _source_answers(model: "keras.Model", faces: np.ndarray) -> dict[str, np.ndarray]:
-    """Answers of the model to be served, once it is clear that the one to be exported keeps the contract."""
+    """Answers of the model to be served, once it is clear that it keeps the contract."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
         raise ExportError(f"Keras must run on TensorFlow to export (KERAS_BACKEND). Received: {keras.backend.backend()}")
     if model.input_shape != (None, 48, 48, 1):
         raise ExportError(f"the model's input must have shape (None, 48, 48, 1). Received: {model.input_shape}")
-    source = _keras_answers(_served(model), faces)
+    source = _keras_answers(model, faces)
     worst = np.abs(source["probabilities"].sum(axis=1, dtype=np.float64) - 1).max()
     if not worst <= 1e-3:
         raise ExportError(f"the model's outputs must be probabilities that sum to 1 within 0.001. Received: off by {worst:.3g}")
     return source
 
 
-def _served(model: "keras.Model") -> "keras.Model":
-    """Returns the model with its class activation map as second output, if it is of a kind that has one."""
+def _served(model: "keras.Model", mirror: bool) -> "keras.Model":
+    """Returns the model as .tflite files hold it: with its class activation map, if it is of a kind that has one."""
     from emotion.activation import with_activation_map
+    from emotion.mirror import with_mirror
 
-    try:
-        return with_activation_map(model) if len(model.outputs) == 1 else model
-    except ValueError:
-        return model
+    with contextlib.suppress(ValueError):  # a network that ends in another way gives probabilities alone
+        model = with_activation_map(model) if len(model.outputs) == 1 else model
+    return with_mirror(model, portable=False) if mirror else model
 
 
-def _write(model: "keras.Model", paths: dict[str, Path]) -> None:
-    """Writes the four model files."""
+def _write(model: "keras.Model", served: "keras.Model", paths: dict[str, Path]) -> None:
+    """Writes the four model files; `served` goes into the .tflite files."""
     import keras
     import tensorflow as tf
 
@@ -166,15 +173,14 @@ def _write(model: "keras.Model", paths: dict[str, Path]) -> None:
     model = keras.models.load_model(paths["keras"], compile=False)  # a copy without optimizer state
     model.save(paths["keras"])
     model.save(paths["h5"])
-    model = _served(model)
 
     def serve(grey):
         # Without training=False, Keras' augmentation layers would become part of the graph.
-        return _named(keras.tree.flatten(model(grey, training=False)))
+        return _named(keras.tree.flatten(served(grey, training=False)))
 
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
-        archive.track(model)
+        archive.track(served)
         archive.add_endpoint("serve", serve, input_signature=[tf.TensorSpec((None, 48, 48, 1), tf.float32, name="grey")])
         archive.write_out(folder, verbose=False)
         for kind, optimizations in (("tflite", []), ("int8", [tf.lite.Optimize.DEFAULT])):
@@ -290,25 +296,28 @@ def _readable(value):
     return str(value) if isinstance(value, Path) else value
 
 
-def calibrated(record: dict, run: Path, public_labels: np.ndarray, private_labels: np.ndarray) -> dict:
+def calibrated(record: dict, run: Path, public_labels: np.ndarray, private_labels: np.ndarray, mirror: bool = False) -> dict:
     """Fits the temperature on PublicTest and restates the metrics with it, as they are of what is served.
 
     Args:
         record: of the run.
-        run: its folder, with public_test.npy and private_test.npy.
+        run: its folder, with public_test.npy and private_test.npy, or with those ending in _mirrored.npy.
         public_labels, private_labels: int64 (n,).
+        mirror: whether the served model averages over each face's mirror image (`emotion.mirror`).
 
     Returns:
-        The record with `temperature`, metrics after temperature, `not_sure_below`, and under `selective` how many faces of each
-        test reach that probability and how many of those answers are right.
+        The record with `mirror`, `temperature`, metrics after temperature, `not_sure_below`, and under `selective` how many
+        faces of each test reach that probability and how many of those answers are right.
     """
-    public, private = (np.load(run / f"{name}.npy") for name in ("public_test", "private_test"))
+    suffix = "_mirrored.npy" if mirror else ".npy"
+    public, private = (np.load(run / (name + suffix)) for name in ("public_test", "private_test"))
     temperature = fit_temperature(public_labels, public)
     served = {
         "public_test": (public_labels, apply_temperature(public, temperature)),
         "private_test": (private_labels, apply_temperature(private, temperature)),
     }
     return record | {
+        "mirror": mirror,
         "temperature": temperature,
         "not_sure_below": NOT_SURE_BELOW,
         "metrics": {name: evaluate(*test) for name, test in served.items()},
@@ -321,6 +330,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Export a training run's best network as the model that the app serves.")
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run")
     parser.add_argument("--out", type=Path, default=SAVED_MODELS, help="where the files go (default: saved_models)")
+    parser.add_argument(
+        "--mirror", action="store_true", help="serve the mean over each face and its mirror image; needs twice the time"
+    )
     options = parser.parse_args(arguments)
     needed = ("best.keras", "record.json", "public_test.npy", "private_test.npy")
     missing = [name for name in needed if not (options.run / name).is_file()]
@@ -329,12 +341,18 @@ def main(arguments: list[str] | None = None) -> None:
     import keras
 
     from emotion.dataset import load_fer2013
+    from emotion.mirror import with_mirror
+    from emotion.recorder import predict
 
     data = load_fer2013()
     record = json.loads((options.run / "record.json").read_text(encoding="utf-8"))
-    record = calibrated(record, options.run, data.public_test.labels, data.private_test.labels)
     model = keras.models.load_model(options.run / "best.keras", compile=False)
-    for entry in export_model(model, record, options.out, data.public_test.images)["formats"].values():
+    if options.mirror:
+        for split, name in ((data.public_test, "public_test"), (data.private_test, "private_test")):
+            np.save(options.run / f"{name}_mirrored.npy", predict(with_mirror(model), split.images))
+    record = calibrated(record, options.run, data.public_test.labels, data.private_test.labels, options.mirror)
+    full_record = export_model(model, record, options.out, data.public_test.images, mirror=options.mirror)
+    for entry in full_record["formats"].values():
         agreement = f", top emotion unchanged on {entry['agreement']:.2%}" if "agreement" in entry else ""
         print(f"{entry['file']}: {entry['bytes']:,} bytes, differs by at most {entry['max_difference']:.2g}{agreement}")
 

@@ -33,8 +33,8 @@ work or in education is forbidden except for medical or safety reasons (AI Act, 
 <pre><code>from gradio_client import Client, handle_file
 client = Client("http://127.0.0.1:7860")
 annotated, reading = client.predict(handle_file("photo.jpg"), api_name="/predict")
-table, answers = client.predict([handle_file("one.jpg"), handle_file("two.jpg")], api_name="/predict_batch")
-clip, timeline, summary = client.predict({{"video": handle_file("clip.mp4")}}, api_name="/predict_video")</code></pre>
+clip, timeline, summary = client.predict(handle_file("clip.mp4"), api_name="/predict_video")
+batch, table = client.predict([handle_file("one.jpg"), handle_file("two.jpg")], api_name="/predict_batch")</code></pre>
 </div>
 """
 

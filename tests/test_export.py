@@ -89,7 +89,7 @@ def two_outputs(with_map, tmp_path_factory):
 
 def written(model, folder):
     """Writes the four model files without checking them; returns the folder."""
-    export._write(model, {kind: folder / f"emotion_model{suffix}" for kind, suffix in export.SUFFIXES.items()})
+    export._write(model, model, {kind: folder / f"emotion_model{suffix}" for kind, suffix in export.SUFFIXES.items()})
     return folder
 
 
@@ -119,7 +119,7 @@ def contents(folder):
 def swapped(monkeypatch, good, kind, other):
     """Makes the export write the files of folder `good`, except that format `kind` comes from folder `other`."""
 
-    def write(model, paths):
+    def write(model, served, paths):
         for each, path in paths.items():
             shutil.copy((other if each == kind else good) / path.name, path)
 
@@ -231,6 +231,25 @@ def test_the_served_files_of_a_pooled_network_also_give_its_map_and_the_keras_fi
         shapes = {output.shape for output in ask_litert(tmp_path / f"emotion_model{suffix}", faces)}
         assert shapes == {(3, 7), (3, 24, 24, 7)}
     assert "activation map (n, 24, 24, 7)" in record["output"]
+
+
+def test_a_mirrored_network_keeps_its_map_in_the_served_files(tmp_path):
+    import keras
+
+    from emotion.activation import with_activation_map
+    from emotion.architectures import build
+    from emotion.mirror import with_mirror
+
+    network = build("vgg", {"widths": (4, 8), "convolutions": (1, 1)})
+    faces, _ = export.synthetic_faces(3, seed=8)
+    export.export_model(network, {}, tmp_path, mirror=True)
+    probabilities, evidence = ask_keras(with_mirror(with_activation_map(network)), faces)
+    for suffix in (".keras", ".h5"):
+        loaded = keras.models.load_model(tmp_path / f"emotion_model{suffix}", compile=False)
+        np.testing.assert_allclose(ask_keras(loaded, faces), probabilities, atol=1e-5)
+    outputs = {output.ndim: output for output in ask_litert(tmp_path / "emotion_model.tflite", faces)}
+    np.testing.assert_allclose(outputs[2], probabilities, atol=1e-4)
+    np.testing.assert_allclose(outputs[4], evidence, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["tflite", "int8"])
