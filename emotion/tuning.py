@@ -24,13 +24,13 @@ from emotion.training_config import TrainingConfig
 
 STORAGE = training.RUNS.parent / "tuning" / "custom_cnn.jsonl"
 STUDY, TUNED = "custom_cnn", "custom_cnn_tuned"
-FULL_STRENGTH = Augmentation(flip=True, rotation=10, zoom=0.1, shift=0.06, contrast=0.1)
+FULL_STRENGTH = Augmentation(flip=True, rotation=10, zoom=0.1, shift=0.06, contrast=0.2)
 """What an augmentation of strength 1 does."""
 BY_HAND = {"learning_rate": 2e-3, "batch_size": 128, "optimizer": "adam", "schedule": "cosine", "dropout": 0.5,
            "augmentation": 1.0}  # fmt: skip
 """The first trial: what one would have chosen without a search."""
 RANDOM_TRIALS = 8
-"""Trials whose settings are drawn at random before the sampler begins to learn from them."""
+"""Trials that are drawn at random before the sampler begins to learn; as many are completed before any is pruned."""
 FIRST_PRUNED_EPOCH = 4
 """The averaged weights (`ema`) need some 600 steps to forget where they started, which is three epochs of the largest batch."""
 
@@ -55,7 +55,7 @@ def augmentation_of(strength: float) -> Augmentation:
     return Augmentation(flip=True, **amounts)
 
 
-def config_of(settings: dict, name: str, epochs: int, note: str = "") -> TrainingConfig:
+def config_of(settings: dict, name: str, epochs: int, patience: int = 0, note: str = "") -> TrainingConfig:
     """Returns the run of some settings, as `suggest` returns them; numbers are rounded to what a reader can retype."""
     return TrainingConfig(
         name,
@@ -67,18 +67,22 @@ def config_of(settings: dict, name: str, epochs: int, note: str = "") -> Trainin
         schedule=settings["schedule"],
         augmentation=augmentation_of(settings["augmentation"]),
         ema=0.995,
+        patience=patience,
         precision="mixed_bfloat16",
         note=note,
     )
 
 
-def best_config(study: optuna.Study, epochs: int = 60) -> TrainingConfig:
-    """Returns the full run, `custom_cnn_tuned`, with the settings of a study's best finished trial.
+def best_config(study: optuna.Study, epochs: int = 50, patience: int = 15) -> TrainingConfig:
+    """Returns the full run, `custom_cnn_tuned`, with the settings of a study's best completed trial.
+
+    Epochs and patience are those of run `custom_cnn_augmented`, so that the two differ in what was searched alone.
 
     Raises:
-        ValueError: no trial has been finished.
+        ValueError: no trial has been completed.
     """
-    return config_of(study.best_params, TUNED, epochs, note="Notebook 06: the settings that won the search, trained fully.")
+    note = "Notebook 06: the settings that won the search, trained fully."
+    return config_of(study.best_params, TUNED, epochs, patience, note)
 
 
 def open_study(path: Path = STORAGE) -> optuna.Study:
@@ -89,6 +93,7 @@ def open_study(path: Path = STORAGE) -> optuna.Study:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there must be a recorded study at {path.name}. Found none. Run: python -m emotion.tuning")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.load_study(study_name=STUDY, storage=_storage(path))
 
 
@@ -115,7 +120,7 @@ def search(data: FER2013, trials: int, epochs: int, path: Path = STORAGE, verbos
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=FIRST_PRUNED_EPOCH)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=RANDOM_TRIALS, n_warmup_steps=FIRST_PRUNED_EPOCH)
     study = optuna.create_study(
         study_name=STUDY, storage=_storage(path), direction="maximize", pruner=pruner, load_if_exists=True
     )
