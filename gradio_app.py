@@ -21,7 +21,10 @@ from typing import Any
 import gradio as gr
 
 from emotion.recognizer import EmotionRecognizer, ModelError
+from page import table, timeline, working
 from page.about import about_html
+from page.batch import BatchTab
+from page.clip import ClipTab
 from page.live import LiveTab
 from page.photo import PhotoTab
 from page.reading import Reader
@@ -42,7 +45,7 @@ def build_demo(recognizer: Any = None, settings: Settings | None = None) -> gr.B
         ModelError: the shipped model is missing or broken.
     """
     reader = Reader(recognizer or EmotionRecognizer(), settings or Settings())
-    photo = PhotoTab(reader)
+    photo, clip, many = PhotoTab(reader), ClipTab(reader), BatchTab(reader)
     # Looks every minute for files that are too old. Whatever is left goes when the page stops.
     with gr.Blocks(title="Facial emotion", analytics_enabled=False, delete_cache=(60, 60 * KEEP_MINUTES)) as demo:
         gr.HTML(WELCOME, elem_classes="prose")
@@ -53,10 +56,18 @@ def build_demo(recognizer: Any = None, settings: Settings | None = None) -> gr.B
                 photo.build(demo)
             with gr.Tab("Live", id="live"):
                 LiveTab(reader).build(demo)
+            with gr.Tab("Video", id="video"):
+                clip.build()
+            with gr.Tab("Many photos", id="batch"):
+                many.build()
             with gr.Tab("About", id="about"):
                 gr.HTML(about_html(reader.recognizer.record, reader.settings))
         gr.api(photo.predict, api_name="predict")
-    return demo
+        # Long work: one clip and one pile of photos at a time, so that the other tabs still answer. The tabs share these limits.
+        gr.api(clip.predict, api_name="predict_video", concurrency_id="clip", concurrency_limit=1)
+        gr.api(many.predict, api_name="predict_batch", concurrency_id="batch", concurrency_limit=1)
+    # Four questions at a time were answered fastest on two cores; a longer line than this would wait for minutes.
+    return demo.queue(default_concurrency_limit=4, max_size=100)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -144,9 +155,9 @@ def serve(options: argparse.Namespace) -> None:
         share=options.share,
         auth=options.auth,
         # Stops what would fill the disk; below that, the sentence of page/uploads.py helps more than Gradio's message.
-        max_file_size=int(4 * options.max_file_size * 2**20),
+        max_file_size=int(max(4 * options.max_file_size, 1.5 * Settings.max_video_mb) * 2**20),
         theme=theme(),
-        css=CSS,
+        css=CSS + working.CSS + timeline.CSS + table.CSS,
         footer_links=[],
         run_history=False,
         ssr_mode=False,

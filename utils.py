@@ -72,35 +72,49 @@ def set_up(*packages: str, networks: bool = False, seed: int = 0) -> None:
     """Prepares a notebook: seeds, figure style, and on Colab the packages that it lacks.
 
     Args:
-        packages: what this notebook needs beyond Colab's own; installed there in the version of requirements.txt.
+        packages: what this notebook needs beyond Colab's own, by the names they are imported under; installed there in the
+            pinned version, also where Colab has another one.
         networks: whether the notebook computes with networks: imports Keras and seeds it.
         seed: of every global random generator; training runs seed themselves.
 
     Raises:
         ModuleNotFoundError: a package is missing outside Colab, where installing is the reader's decision.
     """
+    if packages and on_colab():
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *map(pinned, packages)], check=True)
+        importlib.invalidate_caches()
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            if not on_colab():
-                raise ModuleNotFoundError(f"{package} must be installed. Run: pip install -r requirements.txt")
-            pin = re.search(rf"^{package}==\S+", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
-            subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", pin[0] if pin else package], check=True)
+            raise ModuleNotFoundError(f"{package} must be installed. Run: pip install -r requirements.txt")
     random.seed(seed)
     np.random.seed(seed)
     plt.rcParams.update(STYLE)
     message = "Rehearsal (FER_SMOKE=1): a small sample, one epoch, nothing kept." if smoke() else "Ready."
     if networks:
-        with _no_native_messages():
+        with no_native_messages():
             import keras
         keras.utils.set_random_seed(seed)
         message += f" Keras {keras.__version__} on {keras.backend.backend()}."
     print(message)
 
 
+def pinned(package: str) -> str:
+    """Returns "name==version" of an importable package, as the requirements files pin it.
+
+    Raises:
+        ValueError: neither file pins it.
+    """
+    for name in ("requirements-app.txt", "requirements.txt"):
+        line = rf"^{package.replace('_', '-')}==\S+"
+        if pin := re.search(line, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE):
+            return pin[0]
+    raise ValueError(f"a package must be pinned in requirements-app.txt or requirements.txt. Received: {package}")
+
+
 @contextmanager
-def _no_native_messages():
-    """Sends file descriptor 2 to nowhere: native code of TensorFlow and LiteRT writes there about plugins while it is loaded,
-    whatever its log level. In a notebook Python's own errors and warnings take another way and stay visible."""
+def no_native_messages():
+    """Sends file descriptor 2 to nowhere: TensorFlow's and LiteRT's native code writes there while it is loaded, whatever the
+    log level. In a notebook Python's own errors and warnings take another way and stay visible."""
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -483,7 +497,7 @@ def ask_litert(path: Path, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    with _no_native_messages():
+    with no_native_messages():
         interpreter = Interpreter(model_path=str(path), num_threads=2)
         interpreter.allocate_tensors()
     (grey,) = interpreter.get_input_details()

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import base64
 import io
 import json
 import os
@@ -12,17 +13,23 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.measure_path import measure
+from emotion.clips import create_clip
 from emotion.dataset import load_fer2013
 from emotion.fer_readers import DatasetError
 from emotion.recognizer import DEFAULT_MODEL, EmotionRecognizer
+from emotion.video import analyse_video
+from page.live import LiveTab
+from page.reading import Reader
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTO = ROOT / "tests" / "data" / "astronaut.jpg"
@@ -48,6 +55,36 @@ def photo_640() -> bytes:
     file = io.BytesIO()
     canvas.save(file, "jpeg", quality=90)
     return file.getvalue()
+
+
+def frames_a_second(recognizer: EmotionRecognizer, content: bytes, viewers: int, seconds: float = 4) -> float:
+    """Returns how many camera frames a second each of several viewers gets answered by the Live tab."""
+    tab = LiveTab(Reader(recognizer))
+    frame = {"path": None, "url": "data:image/jpeg;base64," + base64.b64encode(content).decode()}
+    end = time.perf_counter() + seconds
+
+    def watch(_) -> int:
+        session, answered = None, 0
+        while time.perf_counter() < end:
+            _, session = tab.answer(frame, session)
+            answered += 1
+        return answered
+
+    with ThreadPoolExecutor(viewers) as pool:
+        return sum(pool.map(watch, range(viewers))) / viewers / seconds
+
+
+def measure_clip(recognizer: EmotionRecognizer, photo: Image.Image, seconds: int = 10) -> float:
+    """Returns how long a 640x480 clip of 30 frames a second takes, as a multiple of its length."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        with create_clip(path, 30) as writer:
+            for i in range(30 * seconds):  # the camera moves slowly to the right
+                writer.write(np.asarray(photo.crop((i // 10, 0, i // 10 + 600, 450)).resize((640, 480))), i / 30)
+        start = time.perf_counter()
+        for _ in analyse_video(path, recognizer, folder):
+            pass
+        return (time.perf_counter() - start) / seconds
 
 
 def measure_page() -> dict[str, str]:
@@ -84,6 +121,11 @@ def measure_all() -> dict[str, str]:
     for name, work in works.items():
         median, slow = milliseconds(work)
         found[name] = f"{median:.1f} ms (95th percentile {slow:.1f} ms)"
+    for viewers in (1, 2, 4, 8):
+        name = "Live: frames answered a second, " + ("one camera" if viewers == 1 else f"each of {viewers} cameras")
+        found[name] = f"{frames_a_second(recognizer, content, viewers):.0f}"
+    share = measure_clip(recognizer, Image.open(io.BytesIO(content)))
+    found["Video: time to analyse a clip of 640x480"] = f"{share:.2f} x its length"
     found |= measure_page()
     try:
         path = measure(load_fer2013().public_test, recognizer)

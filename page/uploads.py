@@ -3,8 +3,10 @@
 import base64
 import binascii
 import hashlib
+import io
 import re
 import secrets
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +106,10 @@ def keep(folder: Path | None, content: bytes | Path, name: str) -> None:
     """
     if folder is None:
         return
-    data = content.read_bytes() if isinstance(content, Path) else content
-    digest = hashlib.sha256(data).hexdigest()[:12]
-    if not any(folder.glob(f"*-{digest}-*")):
-        (folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{digest}-{name}").write_bytes(data)
+    # A clip may be too large for memory.
+    with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as source:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()[:12]
+        if not any(folder.glob(f"*-{digest}-*")):
+            source.seek(0)
+            with (folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{digest}-{name}").open("wb") as copy:
+                shutil.copyfileobj(source, copy)

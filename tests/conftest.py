@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from page_support import ASTRONAUT, HOPPER
+from page_support import ASTRONAUT, HOPPER, free_port
 from PIL import Image
 
 from emotion.cleaning import one_hot
@@ -98,3 +98,25 @@ def two_faces(uploads) -> dict:
     both.paste(large, (small.width, 0))
     both.save(uploads / "two.png")
     return {"path": str(uploads / "two.png"), "orig_name": "two.png"}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page with the shipped model and a limit of 1 MB for photos, served in this process: gives its address."""
+    import gradio_app
+    from page.uploads import Settings
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        demo = gradio_app.build_demo(settings=Settings(max_photo_mb=1))
+        _, address, _ = demo.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True)
+        yield address
+        demo.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def client(page, tmp_path_factory):
+    """A gradio_client of that page."""
+    from gradio_client import Client
+
+    return Client(page, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from emotion.clips import create_clip
 from emotion.faces import FaceFinder, read_image
 from emotion.labels import EMOTIONS
 from emotion.recognizer import Face
@@ -58,6 +60,34 @@ def write_refused(folder: Path, kind: str) -> Path:
     elif kind == "large.png":
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)).save(folder / kind)
     return folder / kind
+
+
+def film(path: Path, seconds: float, people: tuple[Path, ...] = (ASTRONAUT,), fps: int = 15) -> Path:
+    """Writes a clip, 480x360, in which the portraits fade into each other, face onto face, and returns its path."""
+    portraits = [_portrait(person).astype(np.float32) for person in people]
+    count = round(seconds * fps)
+    with create_clip(path, fps) as clip:
+        for i in range(count):
+            shown, fade = divmod(i / count * len(portraits), 1)
+            after = portraits[min(int(shown) + 1, len(portraits) - 1)]
+            blend = min(1, max(0, 3 * fade - 2))  # a fade takes the last third of a portrait's time
+            picture = (1 - blend) * portraits[int(shown)] + blend * after
+            cut = round(60 * i / count)  # the camera comes nearer
+            near = picture[cut * 3 // 4 : 360 - cut * 3 // 4, cut : 480 - cut]
+            clip.write(cv2.resize(near, (480, 360)).round().astype(np.uint8), i / fps)
+    return path
+
+
+def _portrait(path: Path) -> np.ndarray:
+    """Cuts out 480x360 pixels around a photo's first face, which is 120 wide there; without a face, the whole photo."""
+    image = read_image(path)
+    faces = FaceFinder().find(image)
+    if not faces:
+        return cv2.resize(image, (480, 360))
+    x, y, width, height = faces[0].box
+    scale = 120 / width
+    place = np.float32([[scale, 0, 240 - scale * (x + width / 2)], [0, scale, 180 - scale * (y + height / 2)]])
+    return cv2.warpAffine(image, place, (480, 360), borderMode=cv2.BORDER_REPLICATE)
 
 
 def free_port() -> int:

@@ -26,22 +26,6 @@ from page.reading import Reader
 from page.uploads import KEEP_MINUTES, Settings
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The page with the shipped model and a limit of 1 MB, served in this process: gives its address."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        demo = gradio_app.build_demo(settings=Settings(max_photo_mb=1))
-        _, address, _ = demo.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True)
-        yield address
-        demo.close(verbose=False)
-
-
-@pytest.fixture(scope="module")
-def client(page, tmp_path_factory):
-    return Client(page, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
-
-
 def predict(client: Client, path: Path) -> tuple[str, dict]:
     return client.predict(handle_file(str(path)), api_name="/predict")
 
@@ -96,8 +80,6 @@ def test_a_photo_may_be_sent_as_a_data_url_in_one_request(page):
     assert len(json.loads(answer.partition("data: ")[2])[1]["faces"]) == 1
 
 
-
-
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_the_endpoint_refuses_a_bad_file_with_a_sentence_that_says_what_to_do(client, tmp_path, kind):
     with pytest.raises(AppError, match=REFUSALS[kind]):
@@ -112,9 +94,9 @@ def test_only_uploaded_files_are_read_whatever_path_a_client_names(page, image):
     assert re.search(r"uploads are deleted|must be an uploaded file|no valid base64|not a photo", answer)
 
 
-def test_predict_is_the_only_public_endpoint(client):
+def test_the_public_endpoints_are_these(client):
     endpoints = client.view_api(print_info=False, return_format="dict")
-    assert list(endpoints["named_endpoints"]) == ["/predict"]
+    assert sorted(endpoints["named_endpoints"]) == ["/predict", "/predict_batch", "/predict_video"]
     assert endpoints["unnamed_endpoints"] == {}
 
 

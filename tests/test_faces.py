@@ -411,4 +411,3 @@ print(len(faces), heavy)
     run = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "1 []"
-

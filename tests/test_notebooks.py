@@ -191,6 +191,22 @@ def write_run(folder: Path, config: TrainingConfig, data, seed: int = 0) -> None
     (folder / "history.csv").write_text("epoch,loss,accuracy,val_loss,val_accuracy\n1,1.9,0.2,1.8,0.3\n")
 
 
+def test_on_colab_the_named_packages_are_installed_as_pinned(monkeypatch):
+    commands = []
+    monkeypatch.setattr(utils, "on_colab", lambda: True)
+    monkeypatch.setattr(utils.subprocess, "run", lambda command, check: commands.append(command))
+    utils.set_up("gradio", "ai_edge_litert", "keras")
+    installed = commands[0][5:]
+    pinned = (ROOT / "requirements-app.txt").read_text().split() + (ROOT / "requirements.txt").read_text().split()
+    assert [pin.partition("==")[0] for pin in installed] == ["gradio", "ai-edge-litert", "keras"] and set(installed) < set(pinned)
+
+
+def test_outside_colab_a_missing_package_is_named_and_nothing_is_installed(monkeypatch):
+    monkeypatch.setattr(utils.subprocess, "run", lambda *_, **__: pytest.fail("installed"))
+    with pytest.raises(ModuleNotFoundError, match="no_such_package must be installed"):
+        utils.set_up("no_such_package")
+
+
 def test_a_recorded_run_is_loaded_and_the_reader_is_told(project, drawn, capsys):
     config = TrainingConfig("small", epochs=3, architecture_options={"filters": (4, 8)})
     write_run(project / "saved_models/runs/small", config, drawn)

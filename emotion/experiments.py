@@ -1,0 +1,125 @@
+"""The runs that look for the best model, as a list: name, settings, why. Best first, each resumable.
+
+    python -m emotion.experiments --list small          # what two CPU cores can train, an hour or two each
+    python -m emotion.experiments --list large          # for a GPU, a few minutes each: KERAS_BACKEND=jax
+    python -m emotion.experiments --list small --only vgg_small --run-dir /elsewhere
+
+Finished runs are skipped and unfinished ones go on from their last epoch, so the same command may be given again and again. Each
+run differs from the list's first one in what its note names, so that a reader can tell what a lever is worth.
+"""
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from emotion.augmentation import STANDARD, Augmentation
+from emotion.training_config import TrainingConfig
+
+_SMALL = TrainingConfig(
+    name="vgg_small",
+    architecture="vgg",
+    architecture_options={"widths": [32, 64, 128, 256]},
+    epochs=46,
+    batch_size=128,
+    optimizer="sgd",
+    learning_rate=0.1,
+    schedule="cosine",
+    warmup_epochs=2,
+    weight_decay=0.005,
+    label_smoothing=0.1,
+    ema=0.998,
+    augmentation=STANDARD,
+    precision="mixed_bfloat16",
+    note="The VGG-style network in a size that two cores train in an hour.",
+)
+
+SMALL = (
+    _SMALL,
+    replace(
+        _SMALL,
+        name="vgg_small_votes",
+        label_share=0.8,
+        note="As vgg_small, a fifth of each target from FER+ votes: half of it hurt the custom CNN; does less of it help?",
+    ),
+    replace(
+        _SMALL,
+        name="vgg_small_erase",
+        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.5}),
+        note="As vgg_small, with random erasing: hands and hair cover faces, too.",
+    ),
+    replace(
+        _SMALL,
+        name="se_resnet_small",
+        architecture="se_resnet",
+        architecture_options={"widths": [24, 48, 96, 192], "blocks": [1, 2, 2, 2]},
+        note="Another kind of network for the ensemble: residual, with channel attention.",
+    ),
+)
+"""For two CPU cores."""
+
+_LARGE = replace(
+    _SMALL,
+    name="vgg_large",
+    architecture_options={"widths": [64, 128, 256, 512]},
+    epochs=120,
+    weight_decay=0.01,
+    note="The VGG-style network in full size, longer and with more weight decay against its greater capacity.",
+)
+
+LARGE = (
+    _LARGE,
+    replace(
+        _LARGE,
+        name="se_resnet_large",
+        architecture="se_resnet",
+        architecture_options={"widths": [64, 128, 256, 512], "drop_path": 0.1},
+        note="A residual network with channel attention, 11 M parameters, at full resolution in its first stage.",
+    ),
+    replace(_LARGE, name="vgg_large_mixup", mixup=0.2, note="As vgg_large, with mixup."),
+    replace(_LARGE, name="vgg_large_votes", label_share=0.8, note="As vgg_large, a fifth of each target from FER+ votes."),
+    replace(
+        _LARGE,
+        name="vgg_large_erase",
+        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.5}),
+        note="As vgg_large, with random erasing.",
+    ),
+    replace(_LARGE, name="vgg_large_no_ema", ema=0.0, note="As vgg_large, without the average of the weights."),
+    replace(_LARGE, name="vgg_large_seed1", seed=1, note="As vgg_large, from other initial weights: how much is chance?"),
+)
+"""For a GPU."""
+
+LISTS = {"small": SMALL, "large": LARGE}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: `python -m emotion.experiments --help`."""
+    parser = argparse.ArgumentParser(description="Train a list of runs, best first; run the same command again to resume.")
+    parser.add_argument("--list", choices=LISTS, required=True, help="which runs")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="these alone")
+    parser.add_argument("--data", type=Path, help="data set (default: looked for as emotion.dataset does)")
+    parser.add_argument("--run-dir", type=Path, help="folder that holds the runs' folders (default: saved_models/runs)")
+    options = parser.parse_args(arguments)
+    chosen = [config for config in LISTS[options.list] if not options.only or config.name in options.only]
+    unknown = set(options.only or ()) - {config.name for config in chosen}
+    if unknown:
+        known = ", ".join(config.name for config in LISTS[options.list])
+        parser.error(f"--only must name runs of the list ({known}). Received: {', '.join(sorted(unknown))}")
+
+    # Only now: help and refusals need not wait for TensorFlow.
+    from emotion import cleaning
+    from emotion.dataset import load_fer2013
+    from emotion.training import RUNS, train
+
+    data = load_fer2013(options.data)
+    cleaning.check_official(data)
+    for config in chosen:
+        print(f"{config.name}: {config.note}", flush=True)
+        record = train(config, data, (options.run_dir or RUNS) / config.name, verbose=2)
+        accuracy = record["metrics"]["public_test"]["accuracy"]
+        print(f"  PublicTest {accuracy['value']:.2%} ({accuracy['low']:.2%} to {accuracy['high']:.2%})", flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    main()
