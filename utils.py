@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -310,6 +311,60 @@ def load_run(config, data: FER2013) -> Run:
     return _read_run(folder, data, "recorded run, loaded and not trained again")
 
 
+def recorded_runs(data: FER2013, *names: str) -> list[Run]:
+    """Loads recorded runs with the settings that they carry, all unless some are named, the best on PublicTest first.
+
+    In a rehearsal it trains one epoch of those that are named, or of two small ones.
+
+    Raises:
+        FileNotFoundError: a run that is named has no record.
+        ValueError: a run belongs to other data.
+    """
+    from emotion.training_config import TrainingConfig
+
+    paths = sorted((ROOT / "saved_models" / "runs").glob("*/record.json"))
+    configs = [TrainingConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))["config"]) for path in paths]
+    missing = set(names) - {config.name for config in configs}
+    if missing:
+        raise FileNotFoundError(f"there must be recorded runs in saved_models/runs. Found none of: {', '.join(sorted(missing))}")
+    if names:
+        configs = [config for config in configs if config.name in names]
+    elif smoke():
+        configs = [config for config in configs if config.architecture == "custom_cnn"][:2]
+    runs = [load_run(config, data) for config in configs]
+    return sorted(runs, key=lambda run: -run.metrics("public_test")["accuracy"]["value"])
+
+
+def get_study(data: FER2013, trials: int, epochs: int, retrain: bool = False):
+    """Loads the recorded search for settings, or goes on with it until it holds `trials` trials, and says which.
+
+    Args:
+        data: what `load_data` returned.
+        trials, epochs: see `emotion.tuning.search`.
+        retrain: whether to go on; so does RETRAIN=1 in the environment. A complete search is left as it is.
+
+    Returns:
+        An `optuna.Study`. A rehearsal searches three trials of its own, and then reads the recorded search if there is one.
+
+    Raises:
+        FileNotFoundError: there is no recorded search; the message holds the command that makes one.
+    """
+    from emotion import tuning
+
+    if smoke():
+        study, origin = tuning.search(data, 3, 2, output("saved_models/tuning/custom_cnn.jsonl")), "rehearsal of 2 epochs a trial"
+        if tuning.STORAGE.is_file():
+            study, origin = tuning.open_study(tuning.STORAGE), "rehearsed with 2 epochs a trial; here is the recorded search"
+    elif retrain or os.environ.get("RETRAIN") == "1":
+        study, origin = tuning.search(data, trials, epochs, tuning.STORAGE, verbose=2), "gone on with until it was complete"
+    else:
+        study, origin = tuning.open_study(tuning.STORAGE), "recorded search, loaded and not continued"
+    states = [trial.state.name for trial in tuning.finished(study)]
+    counts = f"{len(states)} trials, {states.count('PRUNED')} of them pruned"
+    print(f"{study.study_name}: {origin}; {counts}. Best on PublicTest: {study.best_value:.1%}")
+    return study
+
+
 def training_command(config) -> str:
     """Returns the shell command that trains a config."""
     defaults = asdict(type(config)(config.name))
@@ -353,6 +408,11 @@ def _check_data(run: Run, data: FER2013) -> None:
 def interval(metric: dict) -> str:
     """Formats {value, low, high} (0..1) as per cent with its 95 % interval."""
     return f"{metric['value']:.1%} ({metric['low']:.1%} to {metric['high']:.1%})"
+
+
+def p_value(p: float) -> str:
+    """Formats the p value of a test."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
 def run_table(*names: str) -> pd.DataFrame:
@@ -423,6 +483,33 @@ def recall_changes(
         low, high = np.percentile((draws[:, 0] - draws[:, 1]) / n, (2.5, 97.5))
         rows[name] = [n, old.mean(), new.mean(), new.mean() - old.mean(), low, high]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["pictures", "before", "after", "change", "low", "high"])
+
+
+def ask_litert(path: Path, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Asks an exported .tflite file about faces, one by one and on two threads, as the page does.
+
+    Args:
+        path: the file.
+        faces: uint8 (n, 48, 48).
+
+    Returns:
+        Probabilities float32 (n, 7), before temperature, and the milliseconds (n,) that each face took.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    with no_native_messages():
+        interpreter = Interpreter(model_path=str(path), num_threads=2)
+        interpreter.allocate_tensors()
+    (grey,) = interpreter.get_input_details()
+    (answer,) = (output for output in interpreter.get_output_details() if len(output["shape"]) == 2)  # the other one is a map
+    rows, seconds = [], []
+    for face in faces[:, np.newaxis, ..., np.newaxis].astype(np.float32):
+        start = time.perf_counter()
+        interpreter.set_tensor(grey["index"], face)
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(answer["index"])[0])
+        seconds.append(time.perf_counter() - start)
+    return np.array(rows), 1000 * np.array(seconds)
 
 
 def save_figure(figure: plt.Figure, name: str) -> None:
@@ -566,6 +653,40 @@ def plot_changes(changes: pd.DataFrame, title: str) -> plt.Figure:
     axis.set(title=title, ylabel="change of recall, points", xticks=range(len(changes)), xticklabels=names)
     axis.grid(axis="x", visible=False)
     return figure
+
+
+def plot_parallel(trials: Sequence, title: str) -> plt.Figure:
+    """Draws each Optuna trial as a line through its settings, one axis each, to its rank by accuracy; the better, the darker."""
+    trials = sorted(trials, key=lambda trial: trial.value)
+    space, ranks = trials[0].distributions, np.linspace(0, 1, len(trials))
+    figure, axis = plt.subplots(figsize=(11, 4.8))
+    for trial, rank in zip(trials, ranks, strict=True):
+        # Lines that share a choice lie side by side, in the order of their ranks.
+        line = [_height(d, trial.params[name]) + 0.08 * (rank - 0.5) * hasattr(d, "choices") for name, d in space.items()]
+        axis.plot([*line, rank], color=plt.cm.viridis_r(0.1 + 0.9 * rank), linewidth=1 + 2 * rank, alpha=0.9)
+    for x, setting in enumerate(space.values()):
+        middle = [10 ** np.log10([setting.low, setting.high]).mean()] if getattr(setting, "log", False) else []
+        for tick in setting.choices if hasattr(setting, "choices") else (setting.low, *middle, setting.high):
+            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+            axis.text(x - 0.05, _height(setting, tick), tick if isinstance(tick, str) else f"{tick:g}", ha="right", va="center",
+                      fontsize=9.5, bbox=box, zorder=5)  # fmt: skip
+    for name, place in {"worst": 0, "median": len(trials) // 2, "best": -1}.items():
+        axis.text(len(space) + 0.06, ranks[place], f"{trials[place].value:.1%}\n({name})", va="center", fontsize=9.5)
+    axis.vlines(range(len(space) + 1), 0, 1, color="#888888", linewidth=1, zorder=0)
+    axis.set(title=title, xticks=range(len(space) + 1), xticklabels=[*space, "accuracy"], yticks=[], ylim=(-0.08, 1.08))
+    axis.set_xlim(-0.6, len(space) + 0.6)
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.grid(False)
+    axis.tick_params(length=0)
+    return figure
+
+
+def _height(setting, value) -> float:
+    """Returns where a value lies between the lowest (0) and the highest (1) of an Optuna distribution."""
+    if hasattr(setting, "choices"):
+        return setting.choices.index(value) / (len(setting.choices) - 1)
+    low, high, value = np.log([setting.low, setting.high, value]) if setting.log else (setting.low, setting.high, value)
+    return (value - low) / (high - low)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -33,7 +34,7 @@ from emotion.labels import EMOTIONS
 from emotion.recorder import Recorder, predict
 from emotion.training_config import TrainingConfig
 
-__all__ = ["RUNS", "TrainingConfig", "git_commit", "learning_rate", "main", "make_optimizer", "predict", "train"]
+__all__ = ["RUNS", "TrainingConfig", "fit", "git_commit", "learning_rate", "main", "make_optimizer", "predict", "train"]
 
 RUNS = Path(__file__).resolve().parent.parent / "saved_models" / "runs"
 
@@ -88,12 +89,7 @@ def train(config: TrainingConfig, data: FER2013, run_dir: str | Path | None = No
         return json.loads((folder / "record.json").read_text(encoding="utf-8"))
     commit = git_commit()
     fitted, removed = cleaning.clean(data) if config.clean else (data, [])
-    keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(config.precision)
-    try:
-        recorder = _fit(config, fitted, folder, verbose)
-    finally:
-        keras.config.set_dtype_policy("float32")
+    recorder = fit(config, fitted, folder, verbose)
     # Rebuilt under float32, so that the saved network does not carry the precision it was trained with.
     best = build(config.architecture, config.architecture_options)
     best.set_weights(recorder.best_weights)
@@ -113,7 +109,28 @@ def _claim(folder: Path, config: TrainingConfig) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _fit(config: TrainingConfig, data: FER2013, folder: Path, verbose) -> Recorder:
+def fit(config: TrainingConfig, data: FER2013, folder: Path, verbose: int | str = "auto", callbacks: Sequence = ()) -> Recorder:
+    """Fits a network and scores PublicTest after each epoch. Reads no PrivateTest and writes no record: `train` adds both.
+
+    Args:
+        config: the settings, save that `clean` is left to the caller.
+        data: cleaned already, where that is wanted.
+        folder: an existing folder for history.csv and the checkpoint; a checkpoint there is gone on from.
+        verbose: as in `keras.Model.fit`.
+        callbacks: further Keras callbacks; they come after the recorder and find its `val_accuracy` among their logs.
+
+    Returns:
+        The recorder, with the best epoch's accuracy and weights.
+    """
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        return _fit(config, data, folder, verbose, callbacks)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def _fit(config: TrainingConfig, data: FER2013, folder: Path, verbose, callbacks) -> Recorder:
     core = with_fused_normalization(build(config.architecture, config.architecture_options))
     # Augmentation wraps the network and is no part of it: what is saved and served has none.
     model = keras.Sequential([keras.Input(core.input_shape[1:]), RandomAugment(config.augmentation, config.seed), core])
@@ -131,8 +148,8 @@ def _fit(config: TrainingConfig, data: FER2013, folder: Path, verbose) -> Record
     stopped = config.patience and epochs_done and epochs_done - 1 - recorder.best_epoch >= config.patience
     if epochs_done < config.epochs and not stopped:
         stream = batches(images, targets, config, epochs_done)
-        model.fit(stream, steps_per_epoch=steps, epochs=config.epochs, initial_epoch=epochs_done, callbacks=[recorder],
-                  verbose=verbose, shuffle=False)  # fmt: skip
+        model.fit(stream, steps_per_epoch=steps, epochs=config.epochs, initial_epoch=epochs_done, verbose=verbose, shuffle=False,
+                  callbacks=[recorder, *callbacks])  # fmt: skip
     return recorder
 
 

@@ -230,6 +230,33 @@ def test_the_run_of_another_notebook_is_never_retrained(project, drawn, monkeypa
     assert utils.load_run(config, drawn).name == "small"
 
 
+def test_all_recorded_runs_are_loaded_with_their_own_settings_best_first(project, drawn):
+    assert utils.recorded_runs(drawn) == []
+    for seed, name in enumerate(("one", "two", "three")):
+        write_run(project / "saved_models/runs" / name, TrainingConfig(name, epochs=seed + 1), drawn, seed=seed)
+    (project / "saved_models/runs/unfinished").mkdir()
+    runs = utils.recorded_runs(drawn)
+    accuracies = [run.metrics("public_test")["accuracy"]["value"] for run in runs]
+    assert {run.name for run in runs} == {"one", "two", "three"} and accuracies == sorted(accuracies, reverse=True)
+    assert [run.name for run in utils.recorded_runs(drawn, "two")] == ["two"]
+    with pytest.raises(FileNotFoundError, match="Found none of: absent"):
+        utils.recorded_runs(drawn, "two", "absent")
+
+
+@pytest.mark.parametrize("retrain", [False, True])
+def test_a_recorded_search_is_read_and_goes_on_only_when_asked(retrain, project, drawn, monkeypatch, capsys):
+    from test_tuning import made_up_fit
+
+    from emotion import training, tuning
+
+    monkeypatch.setattr(training, "fit", made_up_fit)
+    monkeypatch.setattr(tuning, "STORAGE", project / "study.jsonl")
+    tuning.search(drawn, 2, 8, tuning.STORAGE)
+    study = utils.get_study(drawn, trials=3, epochs=8, retrain=retrain)
+    assert len(study.trials) == (3 if retrain else 2)
+    assert ("gone on with" if retrain else "loaded and not continued") in capsys.readouterr().out
+
+
 def test_a_missing_record_names_the_command_that_makes_it(project, drawn):
     with pytest.raises(FileNotFoundError, match=r"python -m emotion.training --set name=absent epochs=2"):
         utils.get_run(TrainingConfig("absent", epochs=2), drawn)
