@@ -73,7 +73,7 @@ def config_of(settings: dict, name: str, epochs: int, patience: int = 0, note: s
     )
 
 
-def best_config(study: optuna.Study, epochs: int = 50, patience: int = 15) -> TrainingConfig:
+def best_config(study: optuna.Study, epochs: int = 36, patience: int = 12) -> TrainingConfig:
     """Returns the full run, `custom_cnn_tuned`, with the settings of a study's best completed trial.
 
     Epochs and patience are those of run `custom_cnn_augmented`, so that the two differ in what was searched alone.

@@ -49,8 +49,11 @@ def shown_text(cell) -> str:
     return "\n".join(texts)
 
 
-def test_notebooks_are_numbered_from_01_without_a_gap():
-    assert PATHS and [path.name[:3] for path in PATHS] == [f"{number:02d}_" for number in range(1, len(PATHS) + 1)]
+def test_notebooks_have_numbers_of_their_own_and_stand_in_their_order_in_the_readme():
+    numbers = [re.match(r"(\d\d)_", path.name)[1] for path in PATHS]
+    assert "01" in numbers and len(set(numbers)) == len(numbers)
+    linked = re.findall(r"\]\(notebooks/([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert [name for name in dict.fromkeys(linked) if name] == [path.name for path in PATHS]
 
 
 @each_notebook
