@@ -295,7 +295,6 @@ def test_the_trained_model_sees_the_astronaut_smile():
 def test_finding_and_aligning_a_fer2013_image_costs_less_than_three_points(fer2013):
     from benchmarks.measure_path import measure
 
-    sample = np.random.default_rng(0).choice(len(fer2013.public_test), 600, replace=False)
-    report = measure(fer2013.public_test.take(sample), EmotionRecognizer())
+    report = measure(fer2013.public_test, EmotionRecognizer())  # all of it: 600 pictures leave two points to chance
     assert report.answered >= 0.97
     assert report.path_answered >= report.direct_answered - 0.03
