@@ -30,7 +30,8 @@ class Pictures:
     """Pictures to pre-train on.
 
     Attributes:
-        training, validation: images uint8 (n, 48, 48); labels 0..classes-1; rows are positions in what was read.
+        training, validation: images uint8 (n, 48, 48); labels 0..classes-1; rows are places in what was read (of npz
+            parts: in the training parts one after another, and in val.npz).
         classes: names, in the order of the labels.
         available: {classes, training, validation}: counts before a sample was taken.
         source: name of the file or folder that was read.
@@ -47,10 +48,11 @@ class Pictures:
 
 @dataclass(frozen=True)
 class _Part:
-    """Pictures not yet decoded: arrays (h, w), bytes of picture files, or paths of such."""
+    """Pictures not yet decoded: arrays (h, w), bytes of picture files, or paths of such; rows: places in what was read."""
 
     items: Sequence
     labels: np.ndarray
+    rows: np.ndarray
 
 
 def find_pictures() -> Path:
@@ -105,7 +107,7 @@ def _read(path: Path, seed: int) -> tuple[_Part, _Part, list[str]]:
         parts = [_read_npz(file)[0] for file in files]
         validation, names = _read_npz(path / "val.npz")
         items = [item for part in parts for item in part.items]
-        training = _Part(items, np.concatenate([part.labels for part in parts]))
+        training = _Part(items, np.concatenate([part.labels for part in parts]), np.arange(len(items)))
         if training.labels.max() >= len(names):
             raise DatasetError(
                 f"{path / 'val.npz'} must name every class. Received: {len(names)}, a label {training.labels.max()}"
@@ -139,7 +141,7 @@ def _read_npz(path: Path) -> tuple[_Part, list[str]]:
             f"{path} must have a label >= 0 for each picture. Received: {len(items)} pictures, {len(labels)} labels"
         )
     names = [str(label) for label in range(labels.max() + 1)] if named is None else [str(name) for name in named]
-    return _Part(items, labels), names
+    return _Part(items, labels, np.arange(len(labels))), names
 
 
 def _read_folder(path: Path) -> tuple[_Part, list[str]]:
@@ -152,11 +154,11 @@ def _read_folder(path: Path) -> tuple[_Part, list[str]]:
             items += files
             labels += [len(names)] * len(files)
             names.append(folder.name)
-    return _Part(items, np.array(labels, dtype=np.int64)), names
+    return _Part(items, np.array(labels, dtype=np.int64), np.arange(len(labels))), names
 
 
 def _taken(part: _Part, rows: np.ndarray) -> _Part:
-    return _Part([part.items[row] for row in rows], part.labels[rows])
+    return _Part([part.items[row] for row in rows], part.labels[rows], rows)
 
 
 def _decoded(part: _Part, rows: np.ndarray, chosen: np.ndarray) -> Split:
@@ -164,12 +166,12 @@ def _decoded(part: _Part, rows: np.ndarray, chosen: np.ndarray) -> Split:
     images = np.empty((len(rows), SIDE, SIDE), np.uint8)
     for place, row in enumerate(rows):
         images[place] = _grey(part.items[row])
-    return Split(images, np.searchsorted(chosen, part.labels[rows]), rows)
+    return Split(images, np.searchsorted(chosen, part.labels[rows]), part.rows[rows])
 
 
 def _grey(item) -> np.ndarray:
     if isinstance(item, np.ndarray):
-        picture = Image.fromarray(item)
+        picture = Image.fromarray(item).convert("L")
     else:
         try:
             picture = Image.open(item if isinstance(item, Path) else io.BytesIO(item)).convert("L")
