@@ -41,7 +41,7 @@ class Recorder(keras.callbacks.Callback):
         super().__init__()
         self.core, self.validation, self.config, self.folder = core, validation, config, folder
         self.best, self.best_epoch, self.best_weights, self.seconds = -1.0, -1, None, 0.0
-        self.stage, self.saved_stage, self.saved_optimizer = 0, -1, []
+        self.stage, self.saved_stage, self.saved_optimizer, self.raw = 0, -1, [], None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()
@@ -53,9 +53,8 @@ class Recorder(keras.callbacks.Callback):
         if logs["val_accuracy"] > self.best:
             self.best, self.best_epoch = logs["val_accuracy"], epoch
             self.best_weights = [keras.ops.convert_to_numpy(v) for v in self.core.weights]
-        if raw is not None:
-            for variable, value in zip(self.model.trainable_variables, raw, strict=True):
-                variable.assign(value)
+        self.raw = raw
+        self._put_back_raw()
         seconds = time.perf_counter() - self.started
         self.seconds += seconds
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -71,6 +70,15 @@ class Recorder(keras.callbacks.Callback):
         """Whether the last stage has gone on for `patience` epochs without a better one."""
         start = self.config.spans()[-1][0]
         return bool(self.config.patience) and epochs_done - max(self.best_epoch + 1, start) >= self.config.patience
+
+    def on_train_end(self, logs=None):
+        # Keras leaves the averages in the model when fit ends; the next stage is to go on from what the checkpoint holds.
+        self._put_back_raw()
+
+    def _put_back_raw(self) -> None:
+        if self.raw is not None:
+            for variable, value in zip(self.model.trainable_variables, self.raw, strict=True):
+                variable.assign(value)
 
     def _swap_in_average(self):
         """Puts the averaged weights into the model and returns the raw ones; None where no average is kept."""
