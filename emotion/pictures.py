@@ -100,6 +100,8 @@ def load_pictures(path: str | Path | None = None, classes: int = 0, per_class: i
 
 
 def _read(path: Path, seed: int) -> tuple[_Part, _Part, list[str]]:
+    if not path.exists():
+        raise DatasetError(f"the pictures' path must exist. Received: {path}")
     if path.is_dir() and (path / "val.npz").is_file():
         files = [file for file in sorted(path.glob("*.npz")) if file.name != "val.npz"]
         if not files:
@@ -145,8 +147,6 @@ def _read_npz(path: Path) -> tuple[_Part, list[str]]:
 
 
 def _read_folder(path: Path) -> tuple[_Part, list[str]]:
-    if not path.is_dir():
-        raise DatasetError(f"the pictures' path must exist. Received: {path}")
     items, labels, names = [], [], []
     for folder in sorted(p for p in path.iterdir() if p.is_dir()):
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
@@ -165,16 +165,18 @@ def _decoded(part: _Part, rows: np.ndarray, chosen: np.ndarray) -> Split:
     """Decodes the rows; their labels become positions in `chosen`, which is sorted."""
     images = np.empty((len(rows), SIDE, SIDE), np.uint8)
     for place, row in enumerate(rows):
-        images[place] = _grey(part.items[row])
+        try:
+            images[place] = _grey(part.items[row])
+        except OSError as error:
+            item = part.items[row] if isinstance(part.items[row], Path) else f"picture {part.rows[row]}"
+            raise DatasetError(f"each picture must be a whole JPEG or PNG file. Received: {item} ({error})") from error
     return Split(images, np.searchsorted(chosen, part.labels[rows]), part.rows[rows])
 
 
 def _grey(item) -> np.ndarray:
     if isinstance(item, np.ndarray):
-        picture = Image.fromarray(item).convert("L")
+        picture = Image.fromarray(item)
     else:
-        try:
-            picture = Image.open(item if isinstance(item, Path) else io.BytesIO(item)).convert("L")
-        except OSError as error:
-            raise DatasetError(f"each picture must be a whole JPEG or PNG file. Reading one failed: {error}") from error
+        picture = Image.open(item if isinstance(item, Path) else io.BytesIO(item))
+    picture = picture.convert("L")
     return np.asarray(picture if picture.size == (SIDE, SIDE) else picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
