@@ -112,7 +112,7 @@ def test_what_cannot_be_read_is_refused_with_the_rule(tmp_path, packed, monkeypa
     for name in "ab":
         for number in range(2):
             (tmp_path / "damaged" / name / f"{number}.jpg").write_bytes(encoded(draw(0, np.random.default_rng(0)))[:200])
-    with pytest.raises(DatasetError, match="whole JPEG or PNG file. Received: .*0.jpg|1.jpg"):
+    with pytest.raises(DatasetError, match="whole JPEG or PNG file. Received: .*damaged"):
         load_pictures(tmp_path / "damaged")
 
 
