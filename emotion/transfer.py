@@ -84,7 +84,8 @@ def _network(
     # In float32 under every precision policy: levels and means are not to be rounded before the first convolution.
     x = inputs
     if input_size != SIDE:
-        x = layers.Resizing(input_size, input_size, dtype="float32", name="resize")(x)
+        # Called without `training`, Resizing tells all layers after it True (Keras 3.15): statistics and dropout would move.
+        x = layers.Resizing(input_size, input_size, dtype="float32", name="resize")(x, training=False)
     x = layers.Concatenate(dtype="float32", name="rgb")([x, x, x])
     x = _body_output(application, scale(x), weights)
     x = layers.GlobalAveragePooling2D(name="pooling")(x)

@@ -97,6 +97,15 @@ def test_the_body_gets_what_its_own_preprocessing_gives(networks, name, levels):
     assert np.allclose(prepared, expected, atol=1e-3)
 
 
+def test_asking_a_network_changes_nothing_and_only_training_does(levels, tmp_path):
+    small_network().save(tmp_path / "small.keras")
+    for model in (small_network(), keras.models.load_model(tmp_path / "small.keras")):
+        before = values(model.weights)
+        assert np.allclose(model(levels), model.predict(levels, verbose=0), atol=1e-5) and same(before, values(model.weights))
+        model(levels, training=True)
+        assert not same(before, values(model.weights))
+
+
 def test_other_input_sizes_are_refused():
     with pytest.raises(ValueError, match="input_size must be one of 48, 96, 224. Received: 64"):
         build("vgg16", {"weights": None, "input_size": 64})
