@@ -301,7 +301,10 @@ def load_run(config, data: FER2013) -> Run:
         from emotion.training import train
 
         folder = output(f"saved_models/runs/{config.name}")
-        train(replace(config, epochs=1, warmup_epochs=0, patience=0), data, folder, verbose=0)
+        options = config.architecture_options
+        options = options | ({"weights": None} if "weights" in options else {})  # a rehearsal needs no pre-trained weights
+        config = replace(config, epochs=1, warmup_epochs=0, patience=0, architecture_options=options)
+        train(config, data, folder, verbose=0)
         return _read_run(folder, data, "rehearsal of one epoch")
     if not recorded:
         raise FileNotFoundError(
@@ -376,9 +379,7 @@ def training_command(config) -> str:
 
 
 def _check_settings(config, recorded: dict) -> None:
-    """Compares settings as JSON keeps them; ones that did not exist at the time of the record count as their defaults."""
-    here, there = (json.loads(json.dumps(c.to_dict())) for c in (config, type(config).from_dict(recorded)))
-    other = [f"{name} (here {here[name]}, recorded {there[name]})" for name in here if here[name] != there[name]]
+    other = config.differences(recorded)
     if other:
         raise ValueError(
             f"settings must be those of the recorded run {config.name}; rename or retrain it. Received: {', '.join(other)}"

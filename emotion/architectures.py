@@ -4,12 +4,13 @@ Scaling lives inside the model, so that training and serving cannot disagree. Th
 precision policy.
 """
 
+import inspect
+
 import keras
 from keras import layers
 
 from emotion.labels import EMOTIONS
-
-INPUT_SHAPE = (48, 48, 1)
+from emotion.transfer import INPUT_SHAPE, load_body, mobilenet_v2, resnet50, vgg16
 
 
 def custom_cnn(
@@ -47,6 +48,8 @@ def se_resnet(
     squeeze: int = 8,
     dropout: float = 0.3,
     drop_path: float = 0.0,
+    classes: int = len(EMOTIONS),
+    weights: str | None = None,
 ) -> keras.Model:
     """A pre-activation residual network with squeeze-and-excitation for 48x48 pictures, about 3 M parameters as it stands.
 
@@ -61,6 +64,8 @@ def se_resnet(
         dropout: before the dense layer.
         drop_path: share of residual branches dropped in the last block, rising linearly from 0 in the first
             (Huang et al. 2016, "Deep Networks with Stochastic Depth").
+        classes: number of answers.
+        weights: path of body weights that `emotion.pretraining` made for the same widths and blocks, or None.
     """
     inputs = keras.Input(INPUT_SHAPE, name="grey")
     x = layers.Rescaling(1 / 64, offset=-2)(inputs)
@@ -75,7 +80,7 @@ def se_resnet(
     x = layers.ReLU(name="activation_map")(x)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    return keras.Model(inputs, _probabilities(x), name="se_resnet")
+    return _with_body(keras.Model(inputs, _probabilities(x, classes), name="se_resnet"), weights)
 
 
 def _residual_block(x, width: int, stride: int, squeeze: int, drop_path: float):
@@ -98,7 +103,11 @@ def _residual_block(x, width: int, stride: int, squeeze: int, drop_path: float):
 
 
 def vgg(
-    widths: tuple[int, ...] = (64, 128, 256, 512), convolutions: tuple[int, ...] = (2, 2, 2, 2), dropout: float = 0.4
+    widths: tuple[int, ...] = (64, 128, 256, 512),
+    convolutions: tuple[int, ...] = (2, 2, 2, 2),
+    dropout: float = 0.4,
+    classes: int = len(EMOTIONS),
+    weights: str | None = None,
 ) -> keras.Model:
     """A plain stack in the manner of VGG for 48x48 pictures: stages of Conv 3x3 + batch normalisation, halved in between.
 
@@ -109,6 +118,8 @@ def vgg(
         widths: channels of each stage.
         convolutions: layers of each stage.
         dropout: before the dense layer.
+        classes: number of answers.
+        weights: path of body weights that `emotion.pretraining` made for the same widths and convolutions, or None.
     """
     inputs = keras.Input(INPUT_SHAPE, name="grey")
     x = layers.Rescaling(1 / 64, offset=-2)(inputs)
@@ -122,23 +133,44 @@ def vgg(
             x = layers.ReLU(name="activation_map" if last else None)(x)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    return keras.Model(inputs, _probabilities(x), name="vgg")
+    return _with_body(keras.Model(inputs, _probabilities(x, classes), name="vgg"), weights)
 
 
-def _probabilities(x):
-    return layers.Dense(len(EMOTIONS), activation="softmax", dtype="float32", name="probabilities")(x)
+def _probabilities(x, classes: int = len(EMOTIONS)):
+    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
 
 
-BUILDERS = {"custom_cnn": custom_cnn, "se_resnet": se_resnet, "vgg": vgg}
+def _with_body(model: keras.Model, weights: str | None) -> keras.Model:
+    if weights is not None:
+        load_body(model, weights)
+    return model
+
+
+BUILDERS = {
+    "custom_cnn": custom_cnn,
+    "se_resnet": se_resnet,
+    "vgg": vgg,
+    "vgg16": vgg16,
+    "resnet50": resnet50,
+    "mobilenet_v2": mobilenet_v2,
+}
 """Name in `TrainingConfig.architecture` -> builder; its keyword arguments are `TrainingConfig.architecture_options`."""
 
 
-def build(name: str, options: dict | None = None) -> keras.Model:
+def build(name: str, options: dict | None = None, pretrained: bool = True) -> keras.Model:
     """Builds a network by name.
+
+    Args:
+        name: key of `BUILDERS`.
+        options: the builder's keyword arguments.
+        pretrained: False leaves out pre-trained weights, for a network whose weights are set afterwards.
 
     Raises:
         ValueError: unknown name.
     """
     if name not in BUILDERS:
         raise ValueError(f"architecture must be one of {', '.join(BUILDERS)}. Received: {name!r}")
-    return BUILDERS[name](**(options or {}))
+    options = dict(options or {})
+    if not pretrained and "weights" in inspect.signature(BUILDERS[name]).parameters:
+        options["weights"] = None
+    return BUILDERS[name](**options)

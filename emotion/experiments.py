@@ -2,6 +2,7 @@
 
     python -m emotion.experiments --list small          # what two CPU cores can train, an hour or two each
     python -m emotion.experiments --list large          # for a GPU, a few minutes each: KERAS_BACKEND=jax
+    python -m emotion.experiments --list transfer       # once python -m emotion.pretraining has made the bodies' weights
     python -m emotion.experiments --list small --only vgg_small --run-dir /elsewhere
 
 Finished runs are skipped and unfinished ones go on from their last epoch, so the same command may be given again and again. Each
@@ -14,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from emotion.augmentation import STANDARD, Augmentation
-from emotion.training_config import TrainingConfig
+from emotion.training_config import Stage, TrainingConfig
 
 _SMALL = TrainingConfig(
     name="vgg_small",
@@ -89,7 +90,92 @@ LARGE = (
 )
 """For a GPU."""
 
-LISTS = {"small": SMALL, "large": LARGE}
+_VGG16 = TrainingConfig(
+    name="vgg16_finetuned",
+    architecture="vgg16",
+    architecture_options={"weights": "saved_models/pretrained/vgg16/body.npz"},
+    epochs=30,
+    batch_size=128,
+    stages=[Stage(0, 0, 1e-3), Stage(5, 4, 2e-4), Stage(12, -1, 1e-4)],
+    schedule="cosine",
+    weight_decay=0.05,
+    label_smoothing=0.1,
+    ema=0.998,
+    augmentation=STANDARD,
+    patience=8,
+    precision="mixed_bfloat16",
+    note="VGG16 as usually transferred: the head alone, then its last block, then all of it, each at a lower rate.",
+)
+
+_RESNET50 = replace(
+    _VGG16,
+    name="resnet50_all",
+    architecture="resnet50",
+    architecture_options={"weights": "saved_models/pretrained/resnet50/body.npz"},
+    stages=[Stage(0, 0, 1e-3), Stage(5, 50, 2e-4), Stage(12, -1, 1e-4)],
+    note="ResNet50 in three stages: the head alone, then the last 50 layers, then all but its batch normalisation.",
+)
+
+_MOBILENET_V2 = replace(
+    _VGG16,
+    name="mobilenet_v2_finetuned",
+    architecture="mobilenet_v2",
+    architecture_options={"weights": "saved_models/pretrained/mobilenet_v2/body.npz"},
+    stages=[Stage(0, 0, 1e-3), Stage(5, -1, 3e-4)],
+    note="The small one, a tenth of ResNet50's weights: the head alone, then all but its batch normalisation.",
+)
+
+
+def _scratch(config: TrainingConfig, name: str, learning_rate: float) -> TrainingConfig:
+    """The control of a transfer: same network, epochs and augmentation, initial weights, everything trains from the start."""
+    return replace(
+        config,
+        name=name,
+        architecture_options={"weights": None},
+        stages=[],
+        learning_rate=learning_rate,
+        warmup_epochs=2,
+        note=f"The control of {config.name}: the same without pre-trained weights; is the transfer worth anything?",
+    )
+
+
+TRANSFER = (
+    _VGG16,
+    _scratch(_VGG16, "vgg16_scratch", 3e-4),
+    _RESNET50,
+    _scratch(_RESNET50, "resnet50_scratch", 1e-3),
+    _MOBILENET_V2,
+    _scratch(_MOBILENET_V2, "mobilenet_v2_scratch", 1e-3),
+    replace(
+        _RESNET50,
+        name="resnet50_last50",
+        stages=[Stage(0, 0, 1e-3), Stage(5, 50, 2e-4)],
+        note="As resnet50_all without its last stage: are the last 50 layers enough?",
+    ),
+    replace(
+        _RESNET50,
+        name="resnet50_norm_trained",
+        stages=[],
+        learning_rate=5e-4,
+        warmup_epochs=2,
+        note="Pre-trained weights as a mere start, batch normalisation trains too: what does keeping it frozen cost or save?",
+    ),
+    replace(
+        _VGG16,
+        name="vgg16_frozen",
+        stages=[Stage(0, 0, 1e-3)],
+        note="The head alone on VGG16's features of other pictures: how much of a face do they tell?",
+    ),
+    replace(
+        _RESNET50,
+        name="resnet50_frozen",
+        stages=[Stage(0, 0, 1e-3)],
+        note="The head alone on ResNet50's features of other pictures.",
+    ),
+)
+"""What pre-trained bodies are worth, for a GPU; the runs that answer most come first."""
+
+LISTS = {"small": SMALL, "large": LARGE, "transfer": TRANSFER}
 
 
 def main(arguments: list[str] | None = None) -> None:

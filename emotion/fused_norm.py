@@ -27,7 +27,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def with_fused_normalization(model: keras.Model) -> keras.Model:
-    """Returns a newly initialised copy of a functional model whose picture normalisations are fused.
+    """Returns a copy of a functional model, with its weights, whose picture normalisations are fused.
 
     Under another backend than TensorFlow the model itself comes back: XLA fuses by itself.
     """
@@ -38,7 +38,9 @@ def with_fused_normalization(model: keras.Model) -> keras.Model:
         kind = FusedBatchNormalization if _can_be_fused(layer) else type(layer)
         return kind.from_config(layer.get_config())
 
-    return keras.models.clone_model(model, clone_function=clone)
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())  # cloning initialises anew, which would lose pre-trained weights
+    return copy
 
 
 def _can_be_fused(layer) -> bool:

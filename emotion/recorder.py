@@ -14,7 +14,7 @@ HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lea
 
 
 def predict(model: keras.Model, images: np.ndarray, flip: bool = False) -> np.ndarray:
-    """Returns float32 (n, 7) probabilities of uint8 (n, 48, 48) pictures; `flip` averages with the mirrored pictures."""
+    """Returns float32 (n, classes) probabilities of uint8 (n, 48, 48) pictures; `flip` averages with the mirrored pictures."""
     x = images.astype(np.float32)[..., None]
     probabilities = np.asarray(model.predict(x, batch_size=512, verbose=0), dtype=np.float32)
     if flip:
@@ -28,26 +28,33 @@ def _loss_and_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> tuple[f
 
 
 class Recorder(keras.callbacks.Callback):
-    """After each epoch: scores PublicTest, appends to history.csv, keeps the best weights, writes the checkpoint."""
+    """After each epoch: scores the validation pictures, appends to history.csv, keeps the best weights, writes the checkpoint.
 
-    def __init__(self, core: keras.Model, public_test: Split, config: TrainingConfig, folder: Path):
+    Args:
+        core: the network itself, without augmentation.
+        validation: pictures that choose the epoch: PublicTest, where FER-2013 is learned.
+        config: ema, patience and stages are used.
+        folder: of the run.
+    """
+
+    def __init__(self, core: keras.Model, validation: Split, config: TrainingConfig, folder: Path):
         super().__init__()
-        self.core, self.public_test, self.config, self.folder = core, public_test, config, folder
+        self.core, self.validation, self.config, self.folder = core, validation, config, folder
         self.best, self.best_epoch, self.best_weights, self.seconds = -1.0, -1, None, 0.0
+        self.stage, self.saved_stage, self.saved_optimizer, self.raw = 0, -1, [], None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
         raw = self._swap_in_average()
-        probabilities = predict(self.core, self.public_test.images)
-        logs["val_loss"], logs["val_accuracy"] = _loss_and_accuracy(self.public_test.labels, probabilities)
+        probabilities = predict(self.core, self.validation.images)
+        logs["val_loss"], logs["val_accuracy"] = _loss_and_accuracy(self.validation.labels, probabilities)
         if logs["val_accuracy"] > self.best:
             self.best, self.best_epoch = logs["val_accuracy"], epoch
             self.best_weights = [keras.ops.convert_to_numpy(v) for v in self.core.weights]
-        if raw is not None:
-            for variable, value in zip(self.model.trainable_variables, raw, strict=True):
-                variable.assign(value)
+        self.raw = raw
+        self._put_back_raw()
         seconds = time.perf_counter() - self.started
         self.seconds += seconds
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -56,8 +63,22 @@ class Recorder(keras.callbacks.Callback):
         with (self.folder / "history.csv").open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, HISTORY_COLUMNS).writerow(row)
         self.save(epoch + 1)
-        if self.config.patience and epoch - self.best_epoch >= self.config.patience:
+        if self.out_of_patience(epoch + 1):
             self.model.stop_training = True
+
+    def out_of_patience(self, epochs_done: int) -> bool:
+        """Whether the last stage has gone on for `patience` epochs without a better one."""
+        start = self.config.spans()[-1][0]
+        return bool(self.config.patience) and epochs_done - max(self.best_epoch + 1, start) >= self.config.patience
+
+    def on_train_end(self, logs=None):
+        # Keras leaves the averages in the model when fit ends; the next stage is to go on from what the checkpoint holds.
+        self._put_back_raw()
+
+    def _put_back_raw(self) -> None:
+        if self.raw is not None:
+            for variable, value in zip(self.model.trainable_variables, self.raw, strict=True):
+                variable.assign(value)
 
     def _swap_in_average(self):
         """Puts the averaged weights into the model and returns the raw ones; None where no average is kept."""
@@ -78,22 +99,35 @@ class Recorder(keras.callbacks.Callback):
         arrays |= {f"best_{i}": v for i, v in enumerate(self.best_weights)}
         state = np.array([epochs_done, self.best, self.best_epoch, self.seconds])
         part = self.folder / "checkpoint.part.npz"
-        np.savez(part, state=state, **arrays)
+        np.savez(part, state=state, stage=self.stage, **arrays)
         part.replace(self.folder / "checkpoint.npz")
 
     def restore(self) -> int:
-        """Loads the checkpoint, cuts history.csv to it, and returns the number of epochs done (0 without one)."""
+        """Loads the checkpoint, cuts history.csv to it, and returns the number of epochs done (0 without one).
+
+        The optimizer's part waits for `enter`: each stage has an optimizer of its own.
+        """
         path = self.folder / "checkpoint.npz"
         lines = [",".join(HISTORY_COLUMNS)]
         epochs_done = 0
         if path.is_file():
             with np.load(path) as arrays:
                 epochs_done, self.best, self.best_epoch, self.seconds = arrays["state"].tolist()
-                for prefix, variables in (("model", self.model.variables), ("optimizer", self.model.optimizer.variables)):
-                    for i, variable in enumerate(variables):
-                        variable.assign(arrays[f"{prefix}_{i}"])
+                for i, variable in enumerate(self.model.variables):
+                    variable.assign(arrays[f"model_{i}"])
+                count = sum(name.startswith("optimizer_") for name in arrays.files)
+                self.saved_optimizer = [arrays[f"optimizer_{i}"] for i in range(count)]
+                self.saved_stage = int(arrays["stage"]) if "stage" in arrays.files else 0
                 self.best_weights = [arrays[f"best_{i}"] for i in range(len(self.core.weights))]
             epochs_done = int(epochs_done)
             lines = (self.folder / "history.csv").read_text(encoding="utf-8").splitlines()[: epochs_done + 1]
         (self.folder / "history.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return epochs_done
+
+    def enter(self, stage: int) -> None:
+        """Notes the stage (0, 1, ...) that begins or goes on, and restores its optimizer if the checkpoint was made in it."""
+        self.stage = stage
+        if stage == self.saved_stage:
+            for variable, value in zip(self.model.optimizer.variables, self.saved_optimizer, strict=True):
+                variable.assign(value)
+        self.saved_optimizer = []

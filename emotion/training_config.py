@@ -1,8 +1,25 @@
 """The settings of a training run, as one frozen dataclass."""
 
+import json
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 
 from emotion.augmentation import NONE, Augmentation
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run in which only the head and the body's last layers train (see `emotion.transfer.freeze_body`).
+
+    Attributes:
+        start: its first epoch, from 0; it lasts until the next stage starts or the run ends.
+        unfrozen: how many of the body's last layers train; 0 is none, -1 all. The body's batch normalisation never does.
+        learning_rate: the peak in this stage.
+    """
+
+    start: int
+    unfrozen: int
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -14,7 +31,9 @@ class TrainingConfig:
         architecture, architecture_options: key of `architectures.BUILDERS` and its keyword arguments.
         epochs, batch_size: as usual.
         optimizer: "adam" or "sgd" (Nesterov momentum 0.9).
-        learning_rate: the peak.
+        learning_rate: the peak; stages have their own.
+        stages: of transfer learning, in order; empty trains the whole network, batch normalisation included, from the first epoch
+            on. Each stage has a new optimizer and goes once through warm-up and schedule.
         schedule: "constant", "cosine" (to zero), or "step" (x 0.1 at half and at three quarters).
         warmup_epochs: linear rise to the peak.
         weight_decay: decoupled, per step times the learning rate, on kernels only.
@@ -25,7 +44,7 @@ class TrainingConfig:
         label_share: 1 fits the labels; below 1 blends in FER+ votes (Training rows only).
         clean: whether `cleaning.clean` is applied to Training.
         balance: "none", "class_weight" or "sampling".
-        patience: epochs without a better PublicTest accuracy before stopping; 0 never stops early.
+        patience: epochs without a better PublicTest accuracy before stopping, counted in the last stage; 0 never stops early.
         precision: Keras policy for the arithmetic, "float32" or "mixed_bfloat16". Weights are always kept in float32.
         seed: of initial weights, shuffling, augmentation and dropout.
         note: why this run exists, one sentence for the reader of the record.
@@ -38,6 +57,7 @@ class TrainingConfig:
     batch_size: int = 64
     optimizer: str = "adam"
     learning_rate: float = 1e-3
+    stages: list[Stage] = field(default_factory=list)
     schedule: str = "constant"
     warmup_epochs: int = 0
     weight_decay: float = 0.0
@@ -56,6 +76,7 @@ class TrainingConfig:
     def __post_init__(self):
         if isinstance(self.augmentation, dict):
             object.__setattr__(self, "augmentation", Augmentation(**self.augmentation))
+        object.__setattr__(self, "stages", [Stage(**s) if isinstance(s, dict) else s for s in self.stages])
         choices = {"optimizer": ("adam", "sgd"), "schedule": ("constant", "cosine", "step"),
                    "balance": ("none", "class_weight", "sampling"), "precision": ("float32", "mixed_bfloat16")}  # fmt: skip
         for name, allowed in choices.items():
@@ -67,9 +88,35 @@ class TrainingConfig:
         for name in ("ema", "label_smoothing", "label_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1. Received: {getattr(self, name)}")
+        self._check_stages()
+        shortest = min(end - first for first, end, _ in self.spans())
+        if not 0 <= self.warmup_epochs < shortest:
+            raise ValueError(f"warmup_epochs must be below epochs. Received: {self.warmup_epochs} of {shortest}")
 
-        if not 0 <= self.warmup_epochs < self.epochs:
-            raise ValueError(f"warmup_epochs must be below epochs. Received: {self.warmup_epochs} of {self.epochs}")
+    def _check_stages(self) -> None:
+        starts = [stage.start for stage in self.stages]
+        if starts and (starts[0] != 0 or any(a >= b for a, b in pairwise(starts))):
+            raise ValueError(f"stages must start at epoch 0 and then each later than the last. Received: starts {starts}")
+        for stage in self.stages:
+            if stage.unfrozen < -1 or not stage.learning_rate > 0:
+                raise ValueError(f"a stage must have unfrozen >= -1 and a positive learning_rate. Received: {stage}")
+
+    def spans(self) -> list[tuple[int, int, Stage | None]]:
+        """Returns (first epoch, end, stage) of each stage within `epochs`; without stages one span of the whole run."""
+        if not self.stages:
+            return [(0, self.epochs, None)]
+        stages = [stage for stage in self.stages if stage.start < self.epochs]
+        ends = [*(stage.start for stage in stages[1:]), self.epochs]
+        return [(stage.start, end, stage) for stage, end in zip(stages, ends, strict=True)]
+
+    def differences(self, recorded: dict) -> list[str]:
+        """Compares with recorded settings as JSON keeps them; ones that did not exist at that time count as their defaults.
+
+        Returns:
+            A sentence part for each setting that differs, such as "epochs (here 3, recorded 5)".
+        """
+        here, there = (json.loads(json.dumps(c.to_dict())) for c in (self, type(self).from_dict(recorded)))
+        return [f"{name} (here {here[name]}, recorded {there[name]})" for name in here if here[name] != there[name]]
 
     @classmethod
     def from_dict(cls, settings: dict) -> "TrainingConfig":
@@ -82,3 +129,15 @@ class TrainingConfig:
     def to_dict(self) -> dict:
         """Returns the settings as JSON-ready values."""
         return asdict(self)
+
+
+def parse_settings(items: list[str]) -> dict:
+    """Returns the settings of `NAME=VALUE` words; a value that is no JSON is a text."""
+    settings = {}
+    for item in items:
+        name, _, value = item.partition("=")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings

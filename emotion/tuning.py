@@ -17,7 +17,7 @@ import keras
 import optuna
 from optuna.trial import TrialState
 
-from emotion import cleaning, training
+from emotion import cleaning, fitting, training
 from emotion.augmentation import NONE, Augmentation
 from emotion.dataset import FER2013, load_fer2013
 from emotion.training_config import TrainingConfig
@@ -173,7 +173,8 @@ def _accuracy(trial: optuna.Trial, data: FER2013, epochs: int, verbose: int | st
     config = config_of(suggest(trial), f"trial_{trial.number}", epochs)
     reporter = _Reporter(trial, epochs)
     with tempfile.TemporaryDirectory() as folder:
-        recorder = training.fit(config, data, Path(folder), verbose, [reporter])
+        targets = cleaning.soft_targets(data.training, config.label_share)
+        _, recorder = fitting.fit(config, data.training.images, targets, data.public_test, Path(folder), verbose, [reporter])
     trial.set_user_attr("seconds", round(recorder.seconds, 1))
     if reporter.pruned:
         raise optuna.TrialPruned

@@ -2,10 +2,10 @@ import keras
 import numpy as np
 import pytest
 
-from emotion.architectures import BUILDERS, INPUT_SHAPE, build
+from emotion.architectures import INPUT_SHAPE, build
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", ["custom_cnn", "se_resnet", "vgg"])  # the others: test_transfer.py
 def test_every_network_maps_grey_levels_to_probabilities(name):
     model = build(name)
     assert model.input_shape == (None, *INPUT_SHAPE) and not model.compiled

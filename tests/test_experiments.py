@@ -4,7 +4,9 @@ import pytest
 
 from emotion import experiments
 from emotion.architectures import build
+from emotion.pretraining import BODIES, PRETRAINED
 from emotion.training import RUNS
+from emotion.transfer import PROJECT
 
 ALL = [config for runs in experiments.LISTS.values() for config in runs]
 
@@ -14,10 +16,22 @@ def test_every_run_has_a_name_of_its_own_and_says_why_it_exists():
     assert all(config.note for config in ALL)
 
 
-@pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [*experiments.SMALL, *experiments.LARGE], ids=lambda config: config.name)
 def test_every_network_of_the_list_can_be_built_and_pooled_maps_be_made(config):
     model = build(config.architecture, config.architecture_options)
     assert model.get_layer("activation_map").output.shape[1:3] == (6, 6)
+
+
+def test_each_transfer_starts_from_what_the_pretraining_command_makes_and_has_its_control():
+    by_name = {config.name: config for config in experiments.TRANSFER}
+    for config in experiments.TRANSFER:
+        weights = config.architecture_options["weights"]
+        assert config.architecture in BODIES and 25 <= config.epochs <= 30 and 32 <= config.batch_size <= 128
+        assert weights is None or PROJECT / weights == PRETRAINED / BODIES[config.architecture].name / "body.npz"
+        control = by_name[f"{config.architecture}_scratch"]
+        assert control.architecture_options["weights"] is None and not control.stages
+        assert {name.split(" (")[0] for name in config.differences(control.to_dict())} <= {
+            "name", "note", "architecture_options", "stages", "learning_rate", "warmup_epochs"}  # fmt: skip
 
 
 def test_recorded_runs_were_made_with_the_settings_of_the_list():
@@ -25,7 +39,7 @@ def test_recorded_runs_were_made_with_the_settings_of_the_list():
     assert recorded
     for config in recorded:
         record = json.loads((RUNS / config.name / "record.json").read_text())
-        assert record["config"] == json.loads(json.dumps(config.to_dict())), config.name
+        assert config.differences(record["config"]) == [], config.name
 
 
 def test_a_name_that_is_not_in_the_list_is_refused(capsys):

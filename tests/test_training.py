@@ -110,7 +110,7 @@ def test_the_record_suffices_to_run_again(finished):
 
 def test_a_finished_run_is_not_trained_again(finished, drawn, monkeypatch):
     config, record, folder = finished
-    monkeypatch.setattr("emotion.training._fit", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr("emotion.training.fit", lambda *a: pytest.fail("trained again"))
     assert train(config, drawn, folder)["metrics"] == json.loads(json.dumps(record["metrics"]))
 
 
@@ -118,6 +118,15 @@ def test_a_folder_of_other_settings_is_refused(finished, drawn):
     _, _, folder = finished
     with pytest.raises(ValueError, match="other settings"):
         train(TrainingConfig("fitted", epochs=3), drawn, folder)
+
+
+def test_a_run_begun_before_a_setting_existed_keeps_its_folder(drawn, tmp_path):
+    config = TrainingConfig("older", epochs=1, batch_size=32, **TINY)
+    record = train(config, drawn, tmp_path / "older", verbose=0)
+    settings = json.loads((tmp_path / "older" / "config.json").read_text())
+    del settings["stages"]
+    (tmp_path / "older" / "config.json").write_text(json.dumps(settings))
+    assert train(config, drawn, tmp_path / "older")["metrics"] == json.loads(json.dumps(record["metrics"]))
 
 
 def test_early_stopping_ends_a_run_that_no_longer_gains(drawn, tmp_path):

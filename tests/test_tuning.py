@@ -15,7 +15,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from emotion import training, tuning
+from emotion import fitting, training, tuning
 from emotion.augmentation import NONE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,8 +27,8 @@ def made_up_accuracy(config) -> float:
     return 0.6 - 0.2 * distance - 0.05 * (config.optimizer == "sgd")
 
 
-def made_up_fit(config, data, folder, verbose, callbacks):
-    """Stands in for `training.fit`: curves that rise to `made_up_accuracy`, told to the callbacks as Keras does."""
+def made_up_fit(config, images, targets, validation, folder, verbose, callbacks):
+    """Stands in for `fitting.fit`: curves that rise to `made_up_accuracy`, told to the callbacks as Keras does."""
     model = SimpleNamespace(stop_training=False)
     for callback in callbacks:
         callback.set_model(model)
@@ -38,19 +38,19 @@ def made_up_fit(config, data, folder, verbose, callbacks):
             callback.on_epoch_end(epoch, {"val_accuracy": accuracy})
         if model.stop_training:
             break
-    return SimpleNamespace(best=accuracy, seconds=1.0)
+    return None, SimpleNamespace(best=accuracy, seconds=1.0)
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(training, "fit", made_up_fit)
+    monkeypatch.setattr(fitting, "fit", made_up_fit)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, drawn):
     """A whole study of made-up trainings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "fit", made_up_fit)
+        patch.setattr(fitting, "fit", made_up_fit)
         return tuning.search(drawn, 24, 8, tmp_path_factory.mktemp("study") / "study.jsonl")
 
 
@@ -96,13 +96,13 @@ sys.path[:0] = [{root!r}, {root!r} + "/tests"]
 from pathlib import Path
 from conftest import drawn
 from test_tuning import made_up_fit
-from emotion import training, tuning
+from emotion import fitting, tuning
 def dies_in_the_middle(config, *rest):
     if config.name == "trial_{trial}":
         rest[-1][0].trial.report(0.1, 1)
         os.kill(os.getpid(), signal.SIGKILL)
     return made_up_fit(config, *rest)
-training.fit = dies_in_the_middle
+fitting.fit = dies_in_the_middle
 tuning.search(drawn.__wrapped__(), 24, 8, Path(sys.argv[1]))
 """
 

@@ -1,0 +1,214 @@
+"""Transfer learning: networks of `keras.applications` behind grey pictures of 48x48, their weights, and which of them train.
+
+A network is a *body* (all layers before the last global average pooling) and a *head* (the rest). The body's layers stand in the
+network itself and not in a model inside it, so a saved network needs no custom objects, exports to .tflite, and every layer
+can be asked for its output by name.
+
+Keras and NumPy only.
+"""
+
+import hashlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from emotion.fer_readers import SIDE
+from emotion.labels import EMOTIONS
+
+PROJECT = Path(__file__).resolve().parent.parent
+INPUT_SHAPE = (SIDE, SIDE, 1)
+INPUT_SIZES = (48, 96, 224)
+IMAGENET_MEANS = (103.939, 116.779, 123.68)
+"""Blue, green, red: what the ImageNet weights of VGG16 and ResNet50 expect to be taken off their input."""
+DOWNLOAD_TIMEOUT = 20
+"""Seconds without an answer after which a download of weights is given up."""
+
+
+def vgg16(
+    weights: str | None = "imagenet", input_size: int = 48, dense: int = 256, dropout: float = 0.5, classes: int = len(EMOTIONS)
+) -> keras.Model:
+    """VGG16: thirteen convolutions 3x3 in five blocks, each block halved by pooling; 14.7 M parameters in its body.
+
+    At 48x48 the last block works on 3x3 places and its pooling leaves one: small, but all five blocks are in use, and 96 costs
+    four times the time. It has no batch normalisation of its own: from scratch it needs a low rate (3e-4 or less with Adam).
+    Source: Simonyan and Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale Image Recognition".
+
+    Args:
+        weights: "imagenet" (Keras downloads them once), the path of an npz that `save_body` wrote (relative paths start at the
+            project's folder), or None for initial ones.
+        input_size: side in pixels to which the 48x48 picture is enlarged: one of `INPUT_SIZES`.
+        dense: units of the head's hidden layer.
+        dropout: share of them dropped in training, 0..1.
+        classes: number of answers.
+
+    Raises:
+        ValueError: an unknown size; weights that cannot be had or do not fit.
+    """
+    return _network(keras.applications.VGG16, "vgg16", _centred, weights, input_size, dense, dropout, classes)
+
+
+def resnet50(
+    weights: str | None = "imagenet", input_size: int = 96, dense: int = 256, dropout: float = 0.5, classes: int = len(EMOTIONS)
+) -> keras.Model:
+    """ResNet50: sixteen residual blocks of three convolutions, 23.6 M parameters in its body.
+
+    Its first two layers quarter the picture: 48x48 leaves 12x12 to the residual blocks and 2x2 at their end, too coarse for
+    mouths and brows. Hence 96 (24x24, 3x3 at the end), which costs about as much as VGG16 at 48. Arguments and errors as `vgg16`.
+    Source: He et al. 2016, "Deep Residual Learning for Image Recognition".
+    """
+    return _network(keras.applications.ResNet50, "resnet50", _centred, weights, input_size, dense, dropout, classes)
+
+
+def mobilenet_v2(
+    weights: str | None = "imagenet", input_size: int = 96, dense: int = 256, dropout: float = 0.5, classes: int = len(EMOTIONS)
+) -> keras.Model:
+    """MobileNetV2: inverted residual blocks with depthwise convolutions, 2.3 M parameters in its body.
+
+    It too quarters the picture within its first blocks, so 96 is the size for faces of 48x48, and the smallest for which there
+    are ImageNet weights of its own. Arguments and errors as `vgg16`.
+    Source: Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks".
+    """
+    return _network(keras.applications.MobileNetV2, "mobilenet_v2", _to_unit, weights, input_size, dense, dropout, classes)
+
+
+def _network(
+    application: Callable, name: str, scale: Callable, weights, input_size: int, dense: int, dropout: float, classes: int
+) -> keras.Model:
+    if input_size not in INPUT_SIZES:
+        raise ValueError(f"input_size must be one of {', '.join(map(str, INPUT_SIZES))}. Received: {input_size!r}")
+    inputs = keras.Input(INPUT_SHAPE, name="grey")
+    # In float32 under every precision policy: levels and means are not to be rounded before the first convolution.
+    x = inputs
+    if input_size != SIDE:
+        # Called without `training`, Resizing tells all layers after it True (Keras 3.15): statistics and dropout would move.
+        x = layers.Resizing(input_size, input_size, dtype="float32", name="resize")(x, training=False)
+    x = layers.Concatenate(dtype="float32", name="rgb")([x, x, x])
+    x = _body_output(application, scale(x), weights)
+    x = layers.GlobalAveragePooling2D(name="pooling")(x)
+    x = layers.Dense(dense, use_bias=False, name="head_dense")(x)
+    x = layers.BatchNormalization(name="head_norm")(x)
+    x = layers.ReLU(name="head_relu")(x)
+    x = layers.Dropout(dropout, name="head_dropout")(x)
+    outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    model = keras.Model(inputs, outputs, name=name)
+    if weights not in ("imagenet", None):
+        load_body(model, weights)
+    return model
+
+
+def _centred(x):
+    """What `preprocess_input` of VGG16 and ResNet50 does; grey has the same level in all three channels, whatever their order."""
+    return layers.Rescaling(1.0, offset=[-mean for mean in IMAGENET_MEANS], dtype="float32", name="preprocess")(x)
+
+
+def _to_unit(x):
+    """What `preprocess_input` of MobileNetV2 does: -1..1."""
+    return layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="preprocess")(x)
+
+
+def _body_output(application: Callable, x, weights):
+    if weights != "imagenet":
+        return application(include_top=False, weights=None, input_tensor=x).output
+    waited = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # Keras sets none: without one a blocked network never answers
+    try:
+        return application(include_top=False, weights="imagenet", input_tensor=x).output
+    except Exception as error:  # Keras raises a bare Exception when the download fails
+        raise ValueError(
+            'weights="imagenet" must be downloaded by Keras; offline choose weights=<path of a body.npz made by '
+            f"python -m emotion.pretraining> or weights=None. Received: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(waited)
+
+
+def body_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers before the last global average pooling, in the order of `model.layers`.
+
+    Raises:
+        ValueError: the model has no such pooling (as `custom_cnn`).
+    """
+    places = [i for i, layer in enumerate(model.layers) if isinstance(layer, layers.GlobalAveragePooling2D)]
+    if not places:
+        raise ValueError(f"a network must end its body in global average pooling. Received: {model.name}, which has none")
+    return model.layers[: places[-1]]
+
+
+def freeze_body(model: keras.Model, unfrozen: int) -> None:
+    """Lets the head and the body's last layers train and freezes the body's others; compile the model afterwards.
+
+    The body's batch normalisation is frozen wherever it stands, also among the last layers: a frozen one computes in inference
+    mode, with the statistics that its convolutions were trained with. Were they re-estimated while a new head still sends large
+    gradients, what the body has learned would be destroyed within a few steps. Sources: keras.io, "Transfer learning &
+    fine-tuning", "Important notes about BatchNormalization layer"; Keras' example "Image classification via fine-tuning with
+    EfficientNet" freezes them likewise.
+
+    Args:
+        model: a network with a body.
+        unfrozen: how many of the body's last layers train, counted as in `model.layers`; 0 is none, -1 all.
+    """
+    body = body_layers(model)
+    first = 0 if unfrozen == -1 else max(len(body) - unfrozen, 0)
+    for place, layer in enumerate(body):
+        layer.trainable = place >= first and not isinstance(layer, layers.BatchNormalization)
+
+
+def save_body(model: keras.Model, path: str | Path) -> Path:
+    """Writes the body's weights: an npz with kernels in float16 (half the size) and vectors, such as variances, in float32.
+
+    Raises:
+        ValueError: a weight is not finite in its format.
+    """
+    arrays = {}
+    for place, variable in enumerate(_body_variables(model)):
+        value = keras.ops.convert_to_numpy(variable)
+        value = value.astype(np.float16 if value.ndim > 1 else np.float32)
+        if not np.isfinite(value).all():
+            raise ValueError(f"weights of a body must be finite in {value.dtype}. Received: {variable.path}")
+        arrays[f"weight_{place:03d}"] = value
+    path = Path(path)
+    part = path.with_name(f"{path.stem}.part.npz")
+    np.savez(part, network=model.name, **arrays)
+    part.replace(path)  # a kill leaves no half file
+    return path
+
+
+def load_body(model: keras.Model, path: str | Path) -> None:
+    """Puts weights that `save_body` wrote into the body of a network of the same kind; its head stays as it is.
+
+    Args:
+        model: the network.
+        path: of the npz; relative ones start at the project's folder.
+
+    Raises:
+        ValueError: there is no such file, or it belongs to another network.
+    """
+    file = PROJECT / path
+    if not file.is_file():
+        raise ValueError(f"weights must be the path of body weights (python -m emotion.pretraining makes them). Received: {path}")
+    with np.load(file, allow_pickle=False) as arrays:
+        names = sorted(name for name in arrays.files if name.startswith("weight_"))
+        values = [arrays[name].astype(np.float32) for name in names]
+        network = str(arrays["network"]) if "network" in arrays.files else "no network"
+    variables = _body_variables(model)
+    expected = [tuple(variable.shape) for variable in variables]
+    if network != model.name or [value.shape for value in values] != expected:
+        raise ValueError(
+            f"body weights must be those of {model.name} with {len(variables)} arrays of its shapes. "
+            f"Received: {path}, of {network} with {len(values)} arrays"
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def body_checksum(weights: str | Path | None) -> str | None:
+    """Returns the sha256 of a file of body weights; None for "imagenet" and None, which name no file."""
+    return None if weights in ("imagenet", None) else hashlib.sha256((PROJECT / weights).read_bytes()).hexdigest()
+
+
+def _body_variables(model: keras.Model) -> list:
+    return [variable for layer in body_layers(model) for variable in layer.weights]
