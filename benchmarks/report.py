@@ -39,7 +39,8 @@ def headline() -> str:
     return (
         f"The shipped model (`{record['name']}`, {record['parameters'] / 1e6:.2f} M parameters, {megabytes:.1f} MB) names the "
         f"labelled emotion in **{interval(private['accuracy'])}** of the {private['n']:,} PrivateTest faces of FER-2013; macro "
-        f"F1 is {interval(private['macro_f1'])}. Brackets hold 95 % intervals.\n"
+        f"F1 is {interval(private['macro_f1'])}. Brackets hold 95 % intervals."
+        + (" It answers with the mean over each face and its mirror image.\n" if record.get("mirror") else "\n")
     )
 
 
