@@ -66,8 +66,8 @@ def build_demo(recognizer: Any = None, settings: Settings | None = None) -> gr.B
         # Long work: one clip and one pile of photos at a time, so that the other tabs still answer. The tabs share these limits.
         gr.api(clip.predict, api_name="predict_video", concurrency_id="clip", concurrency_limit=1)
         gr.api(many.predict, api_name="predict_batch", concurrency_id="batch", concurrency_limit=1)
-    # Four questions at a time were answered fastest on two cores; a longer line than this would wait for minutes.
-    return demo.queue(default_concurrency_limit=4, max_size=100)
+    # On two cores, two at a time are answered fastest (benchmarks/measure_queue.py); a longer line than this would wait for long.
+    return demo.queue(default_concurrency_limit=2, max_size=100)
 
 
 def main(arguments: list[str] | None = None) -> None:
