@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from emotion.augmentation import STANDARD, Augmentation
+from emotion.distillation import Distillation
 from emotion.training_config import Stage, TrainingConfig
 
 _SMALL = TrainingConfig(
@@ -37,6 +38,14 @@ _SMALL = TrainingConfig(
 
 SMALL = (
     _SMALL,
+    replace(
+        _SMALL,
+        name="vgg_small_taught",
+        epochs=32,
+        distillation=Distillation(["vgg_small"], share=0.6, temperature=2.0),
+        seed=1,
+        note="The same network, other initial weights, taught by vgg_small as well as by the labels.",
+    ),
     replace(
         _SMALL,
         name="vgg_small_votes",

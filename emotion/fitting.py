@@ -15,6 +15,7 @@ from emotion.architectures import build
 from emotion.augmentation import RandomAugment
 from emotion.batches import batches
 from emotion.dataset import Split
+from emotion.distillation import DistillationLoss, load_teacher
 from emotion.fused_norm import with_fused_normalization
 from emotion.recorder import Recorder
 from emotion.training_config import TrainingConfig
@@ -103,8 +104,7 @@ def fit(
 
 def _fit(config: TrainingConfig, images, targets, validation: Split, folder: Path, verbose, callbacks) -> Recorder:
     core = with_fused_normalization(build(config.architecture, config.architecture_options))
-    # Augmentation wraps the network and is no part of it: what is saved and served has none.
-    model = keras.Sequential([keras.Input(core.input_shape[1:]), RandomAugment(config.augmentation, config.seed), core])
+    model = _training_model(core, config, folder.parent)
     recorder = Recorder(core, validation, config, folder)
     recorder.set_model(model)
     done, steps = recorder.restore(), -(-len(images) // config.batch_size)
@@ -124,9 +124,21 @@ def _fit(config: TrainingConfig, images, targets, validation: Split, folder: Pat
     return recorder
 
 
+def _training_model(core: keras.Model, config: TrainingConfig, runs: Path) -> keras.Model:
+    """Augmentation and teachers wrap the network and are no part of it: what is saved and served has none."""
+    inputs = keras.Input(core.input_shape[1:])
+    seen = RandomAugment(config.augmentation, config.seed)(inputs)
+    outputs, lesson = core(seen), config.distillation
+    if lesson.teachers:
+        outputs = DistillationLoss(lesson.share, lesson.temperature)([outputs, load_teacher(lesson.teachers, runs)(seen)])
+    return keras.Model(inputs, outputs)
+
+
 def _compile(model: keras.Model, config: TrainingConfig, steps: int) -> None:
+    label_share = 1 - config.distillation.share if config.distillation.teachers else 1.0
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
     # XLA on a CPU convolves many times slower than TensorFlow's own kernels.
     jit = keras.backend.backend() == "jax"
-    model.compile(optimizer=make_optimizer(config, steps), loss=loss, metrics=["accuracy"], jit_compile=jit)
+    optimizer = make_optimizer(config, steps)
+    model.compile(optimizer=optimizer, loss=loss, loss_weights=[label_share], metrics=["accuracy"], jit_compile=jit)
     model.optimizer.build(model.trainable_variables)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 
 from emotion.augmentation import NONE, Augmentation
+from emotion.distillation import Distillation
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class TrainingConfig:
         label_share: 1 fits the labels; below 1 blends in FER+ votes (Training rows only).
         clean: whether `cleaning.clean` is applied to Training.
         balance: "none", "class_weight" or "sampling".
+        distillation: see `Distillation`; without teachers it does nothing.
         patience: epochs without a better PublicTest accuracy before stopping, counted in the last stage; 0 never stops early.
         precision: Keras policy for the arithmetic, "float32" or "mixed_bfloat16". Weights are always kept in float32.
         seed: of initial weights, shuffling, augmentation and dropout.
@@ -68,6 +70,7 @@ class TrainingConfig:
     label_share: float = 1.0
     clean: bool = True
     balance: str = "none"
+    distillation: Distillation = field(default_factory=Distillation)
     patience: int = 0
     precision: str = "float32"
     seed: int = 0
@@ -76,6 +79,8 @@ class TrainingConfig:
     def __post_init__(self):
         if isinstance(self.augmentation, dict):
             object.__setattr__(self, "augmentation", Augmentation(**self.augmentation))
+        if isinstance(self.distillation, dict):
+            object.__setattr__(self, "distillation", Distillation(**self.distillation))
         object.__setattr__(self, "stages", [Stage(**s) if isinstance(s, dict) else s for s in self.stages])
         choices = {"optimizer": ("adam", "sgd"), "schedule": ("constant", "cosine", "step"),
                    "balance": ("none", "class_weight", "sampling"), "precision": ("float32", "mixed_bfloat16")}  # fmt: skip

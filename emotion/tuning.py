@@ -1,4 +1,4 @@
-"""Searches settings of the custom CNN with Optuna: `python -m emotion.tuning --trials 24 --epochs 8`.
+"""Searches settings of the custom CNN with Optuna: `python -m emotion.tuning --trials 24 --epochs 6`.
 
 A trial is a short training, scored on PublicTest after each epoch; one that lags behind the others is given up early (pruned).
 PrivateTest is never scored. The study is a text file, one JSON line an event, so that a search that was stopped or killed goes on
@@ -27,7 +27,7 @@ STUDY, TUNED = "custom_cnn", "custom_cnn_tuned"
 FULL_STRENGTH = Augmentation(flip=True, rotation=10, zoom=0.1, shift=0.06, contrast=0.2)
 """What an augmentation of strength 1 does."""
 BY_HAND = {"learning_rate": 2e-3, "batch_size": 128, "optimizer": "adam", "schedule": "cosine", "dropout": 0.5,
-           "augmentation": 1.0}  # fmt: skip
+           "weight_decay": 0.0, "augmentation": 1.0}  # fmt: skip
 """The first trial: what one would have chosen without a search."""
 RANDOM_TRIALS = 8
 """Trials that are drawn at random before the sampler begins to learn; as many are completed before any is pruned."""
@@ -43,6 +43,7 @@ def suggest(trial: optuna.Trial) -> dict:
         "optimizer": trial.suggest_categorical("optimizer", ("adam", "sgd")),
         "schedule": trial.suggest_categorical("schedule", ("constant", "cosine", "step")),
         "dropout": trial.suggest_float("dropout", 0.2, 0.6, step=0.05),
+        "weight_decay": trial.suggest_categorical("weight_decay", (0.0, 0.005, 0.05)),
         "augmentation": trial.suggest_float("augmentation", 0.0, 1.5, step=0.25),
     }
 
@@ -65,6 +66,7 @@ def config_of(settings: dict, name: str, epochs: int, patience: int = 0, note: s
         optimizer=settings["optimizer"],
         learning_rate=float(f"{settings['learning_rate']:.3g}"),
         schedule=settings["schedule"],
+        weight_decay=settings["weight_decay"],
         augmentation=augmentation_of(settings["augmentation"]),
         ema=0.995,
         patience=patience,
@@ -191,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line: `python -m emotion.tuning --help`."""
     parser = argparse.ArgumentParser(description="Search the custom CNN's settings; run the same command again to go on.")
     parser.add_argument("--trials", type=int, default=24, help="finished trials in the end, earlier ones included (24)")
-    parser.add_argument("--epochs", type=int, default=8, help="epochs of a trial (8)")
+    parser.add_argument("--epochs", type=int, default=6, help="epochs of a trial (6)")
     parser.add_argument("--data", type=Path, help="data set (default: looked for as emotion.dataset does)")
     parser.add_argument("--storage", type=Path, default=STORAGE, help="file of the study (saved_models/tuning/custom_cnn.jsonl)")
     parser.add_argument("--then-train", action="store_true", help=f"afterwards train the best settings fully, as run {TUNED}")
