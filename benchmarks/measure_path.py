@@ -4,7 +4,7 @@ Sends each 48x48 image of FER-2013's PublicTest through `EmotionRecognizer.predi
 uploads it would, and the same pixels directly to the model. Run from the project's root, about a minute on two cores:
 
     python -m benchmarks.measure_path
-    python -m benchmarks.measure_path --limit 500 --model saved_models/emotion_model_int8.tflite
+    python -m benchmarks.measure_path --limit 500 --model saved_models/emotion_model.tflite
 """
 
 import argparse
@@ -51,7 +51,7 @@ def measure(split: Split, recognizer: EmotionRecognizer) -> PathReport:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, help="use a seeded random sample of this many images")
-    parser.add_argument("--model", help="a .tflite file (default: saved_models/emotion_model.tflite)")
+    parser.add_argument("--model", help="a .tflite file (default: the one that the page serves)")
     options = parser.parse_args()
     split = load_fer2013().public_test
     if options.limit is not None:

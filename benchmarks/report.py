@@ -94,7 +94,8 @@ def files() -> str:
 def parity(entry: dict) -> str:
     """Says how an exported file agrees with its source."""
     if "agreement" in entry:
-        return f"same answer for {entry['agreement']:.1%} of the faces"
+        private = f"; PrivateTest {entry['accuracy']['private_test']['value']:.1%}" if "accuracy" in entry else ""
+        return f"served by the page; same answer for {entry['agreement']:.1%} of the faces{private}"
     return f"largest difference of a probability {entry['max_difference']:.1g}"
 
 

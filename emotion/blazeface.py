@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from emotion.images import area_resize
+
 THREADS = 2
 MODELS = Path(__file__).resolve().parent / "models"
 
@@ -114,8 +116,8 @@ class FaceDetector:
         left, top = (self._size - fitted[0]) // 2, (self._size - fitted[1]) // 2
         # Black around the picture, as in MediaPipe; and a face that fills the frame is found far better with some of it.
         square = np.zeros((self._size, self._size, 3), np.uint8)
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        square[top : top + fitted[1], left : left + fitted[0]] = cv2.resize(rgb, fitted, interpolation=method)
+        resized = area_resize(rgb, *fitted) if scale < 1 else cv2.resize(rgb, fitted, interpolation=cv2.INTER_LINEAR)
+        square[top : top + fitted[1], left : left + fitted[0]] = resized
         numbers, logits = self._network(square.astype(np.float32) / 127.5 - 1)
         scores = _sigmoid(logits[:, 0])
         keep = scores >= min_score

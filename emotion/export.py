@@ -325,6 +325,19 @@ def calibrated(record: dict, run: Path, public_labels: np.ndarray, private_label
     }
 
 
+def _add_int8_accuracy(record: dict, folder: Path, data) -> None:
+    """Scores the int8 file, which the page serves, on both tests and adds that to the record beside it."""
+    entry = record["formats"]["int8"]
+    entry["accuracy"] = {}
+    for name, split in (("public_test", data.public_test), ("private_test", data.private_test)):
+        answers = _tflite_answers(folder / entry["file"], split.images)["probabilities"]
+        entry["accuracy"][name] = evaluate(split.labels, answers)["accuracy"]
+    path = folder / entry["file"].replace(SUFFIXES["int8"], ".json")
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(_readable(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line: `python -m emotion.export --run saved_models/runs/<name>`."""
     parser = argparse.ArgumentParser(description="Export a training run's best network as the model that the app serves.")
@@ -352,6 +365,7 @@ def main(arguments: list[str] | None = None) -> None:
             np.save(options.run / f"{name}_mirrored.npy", predict(with_mirror(model), split.images))
     record = calibrated(record, options.run, data.public_test.labels, data.private_test.labels, options.mirror)
     full_record = export_model(model, record, options.out, data.public_test.images, mirror=options.mirror)
+    _add_int8_accuracy(full_record, options.out, data)
     for entry in full_record["formats"].values():
         agreement = f", top emotion unchanged on {entry['agreement']:.2%}" if "agreement" in entry else ""
         print(f"{entry['file']}: {entry['bytes']:,} bytes, differs by at most {entry['max_difference']:.2g}{agreement}")

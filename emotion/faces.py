@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from emotion.blazeface import Detections, FaceDetector, FaceMesh, warp
-from emotion.images import ImageError, read_image
+from emotion.images import ImageError, area_resize, read_image
 
 __all__ = ["DetectedFace", "FaceFinder", "ImageError", "align", "alignment", "eyes_and_mouth", "read_image"]
 
@@ -132,8 +132,7 @@ class FaceFinder:
         scale = min(1.0, LONG_SIDE / max(rgb.shape[:2]))
         small = rgb
         if scale < 1:
-            size = [max(1, round(side * scale)) for side in (rgb.shape[1], rgb.shape[0])]
-            small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+            small = area_resize(rgb, *(max(1, round(side * scale)) for side in (rgb.shape[1], rgb.shape[0])))
         found = [self._short_range(small, MIN_BLENDED_SCORE), self._full_range(small, MIN_BLENDED_SCORE)]
         for left, top in _tiles(small.shape[1], small.shape[0]):
             boxes, keypoints, scores = self._full_range(small[top : top + TILE, left : left + TILE], MIN_BLENDED_SCORE)

@@ -4,6 +4,7 @@ import io
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -115,3 +116,21 @@ def _to_levels(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "b" or (array.dtype.kind == "f" and high <= 1):
         return np.rint(array * 255.0).astype(np.uint8)
     return np.rint(array).astype(np.uint8)
+
+
+def area_resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resizes a picture to a smaller size, without aliasing.
+
+    It is halved first as often as that leaves it no smaller: halving is by far OpenCV's fastest way to average areas, and what is
+    left to do afterwards takes a fraction of the time.
+
+    Args:
+        image: uint8 (h, w, channels).
+        width, height: of the result, in pixels.
+
+    Returns:
+        uint8 (height, width, channels).
+    """
+    while all(now % 2 == 0 and now >= 2 * new for now, new in zip(image.shape, (height, width), strict=False)):
+        image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -11,7 +11,8 @@ from ai_edge_litert.interpreter import Interpreter
 from emotion.faces import CROP_SIZE, DetectedFace, FaceFinder, read_image
 from emotion.labels import EMOTIONS
 
-DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "saved_models" / "emotion_model.tflite"
+DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "saved_models" / "emotion_model_int8.tflite"
+"""The int8 file: its answers are those of the float32 file but for one face in several hundred, in a third of the time."""
 THREADS = 2
 
 
@@ -65,7 +66,7 @@ class EmotionRecognizer:
 
         Args:
             model_path: a .tflite file. Its record lies beside it: same name, ending .json (emotion_model_int8.tflite
-                shares emotion_model.json). None: saved_models/emotion_model.tflite.
+                shares emotion_model.json). None: `DEFAULT_MODEL`.
 
         Raises:
             ModelError: a file is missing, broken, or does not follow the contract: 48x48 grey levels 0..255 in, seven

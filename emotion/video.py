@@ -6,12 +6,12 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from emotion.clips import ClipReader, Pace, VideoError, create_clip, open_clip
 from emotion.drawing import Tag, annotate
 from emotion.faces import TILED_ABOVE
+from emotion.images import area_resize
 from emotion.labels import EMOTIONS
 from emotion.recognizer import EmotionRecognizer
 from emotion.tracking import SMOOTHING, FaceTracker, TrackedFace
@@ -146,8 +146,7 @@ def shrink(picture: np.ndarray) -> np.ndarray:
     scale = ANALYSED_SIDE / max(picture.shape[:2])
     if scale >= 1:
         return picture
-    size = [max(1, round(side * scale)) for side in (picture.shape[1], picture.shape[0])]
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return area_resize(picture, *(max(1, round(side * scale)) for side in (picture.shape[1], picture.shape[0])))
 
 
 def _stretch(box: tuple[int, int, int, int], x_factor: float, y_factor: float) -> tuple[int, int, int, int]:

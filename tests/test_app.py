@@ -237,7 +237,7 @@ def test_without_a_port_the_next_free_one_is_taken_and_said(capsys, monkeypatch)
 
 
 def test_a_missing_model_ends_with_a_sentence(monkeypatch, tmp_path):
-    monkeypatch.setattr("emotion.recognizer.DEFAULT_MODEL", tmp_path / "emotion_model.tflite")
+    monkeypatch.setattr("emotion.recognizer.DEFAULT_MODEL", tmp_path / "emotion_model_int8.tflite")
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # main() sets it; undone after the test
     with pytest.raises(SystemExit, match=r"The page cannot start\. .*Not found"):

@@ -369,6 +369,9 @@ def test_command_line_exports_a_run_trained_under_jax_with_its_temperature(train
     assert record["selective"]["public_test"]["answered"]["value"] == pytest.approx(
         (served.max(axis=1) >= record["not_sure_below"]).mean(), abs=1e-3
     )
+    (int8,) = ask_litert(out / "emotion_model_int8.tflite", faces)
+    right = (int8.argmax(axis=1) == emotions).mean()
+    assert record["formats"]["int8"]["accuracy"]["private_test"]["value"] == pytest.approx(right, abs=1e-3)
     assert "emotion_model_int8.tflite" in capsys.readouterr().out
 
 

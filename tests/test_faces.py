@@ -21,6 +21,7 @@ from emotion.faces import (
     eyes_and_mouth,
     read_image,
 )
+from emotion.images import area_resize
 
 DATA = Path(__file__).parent / "data"
 PROJECT = Path(__file__).parent.parent
@@ -51,7 +52,20 @@ def overlap(a, b):
     return shared / (a[2] * a[3] + b[2] * b[3] - shared)
 
 
-# --- reading pictures
+# --- resizing and reading pictures
+
+
+@pytest.mark.parametrize("size", [(640, 480), (641, 479), (4000, 30), (97, 64)])
+def test_area_resize_averages_areas_and_shifts_nothing(size):
+    y, x = np.mgrid[: size[1], : size[0]]
+    ramp = np.stack([255 * (x + 0.5) / size[0], 255 * (y + 0.5) / size[1], 255 * ((x + y) % 2)], axis=-1)
+    width, height = size[0] // 5, size[1] // 5
+    small = area_resize(np.rint(ramp).astype(np.uint8), width, height)
+    assert small.shape == (height, width, 3)
+    y, x = np.mgrid[:height, :width]
+    assert np.abs(small[..., 0] - 255 * (x + 0.5) / width).max() < 2.5
+    assert np.abs(small[..., 1] - 255 * (y + 0.5) / height).max() < 2.5
+    assert np.abs(small[..., 2] - 127.5).max() < 20  # a chequerboard becomes grey, not stripes
 
 
 @pytest.fixture(scope="module")
