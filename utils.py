@@ -304,6 +304,7 @@ def load_run(config, data: FER2013) -> Run:
         options = config.architecture_options
         options = options | ({"weights": None} if "weights" in options else {})  # a rehearsal needs no pre-trained weights
         config = replace(config, epochs=1, warmup_epochs=0, patience=0, architecture_options=options)
+        config = replace(config, distillation=type(config.distillation)())  # nor any teachers
         train(config, data, folder, verbose=0)
         return _read_run(folder, data, "rehearsal of one epoch")
     if not recorded:

@@ -136,6 +136,25 @@ def vgg(
     return _with_body(keras.Model(inputs, _probabilities(x, classes), name="vgg"), weights)
 
 
+def committee(members: list[dict]) -> keras.Model:
+    """Several networks as one, whose logits are the mean of theirs; `emotion.committee` gives it the weights of trained ones.
+
+    Each member ends in global average pooling and one dense layer, so their mean is a network that ends in the same way: their
+    last maps side by side and one dense layer over them all. It has a class activation map as they have.
+
+    Args:
+        members: {"architecture", "options"} of each, as `build` takes them; their last maps must have the same height and width.
+    """
+    inputs, maps = keras.Input(INPUT_SHAPE, name="grey"), []
+    for number, member in enumerate(members):
+        model = build(member["architecture"], member["options"], pretrained=False)
+        body = keras.Model(model.inputs[0], model.get_layer("activation_map").output, name=f"member_{number}")
+        maps.append(body(inputs))
+    x = layers.Concatenate(name="activation_map")(maps)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, _probabilities(x), name="committee")
+
+
 def _probabilities(x, classes: int = len(EMOTIONS)):
     return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
 
@@ -150,6 +169,7 @@ BUILDERS = {
     "custom_cnn": custom_cnn,
     "se_resnet": se_resnet,
     "vgg": vgg,
+    "committee": committee,
     "vgg16": vgg16,
     "resnet50": resnet50,
     "mobilenet_v2": mobilenet_v2,

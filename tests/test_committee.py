@@ -1,0 +1,84 @@
+"""Several networks as one: the mean of their logits, a network of the same kind, a run like any other."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from emotion import architectures, committee
+from emotion.activation import with_activation_map
+from emotion.training import predict, train
+from emotion.training_config import TrainingConfig
+
+CONFIGS = [
+    TrainingConfig("one", "vgg", {"widths": [4, 8], "convolutions": [1, 1], "dropout": 0.2}, epochs=1),
+    TrainingConfig("two", "se_resnet", {"widths": [6, 12], "blocks": [1, 1]}, epochs=1, seed=1),
+]
+
+
+@pytest.fixture(scope="module")
+def networks():
+    keras.utils.set_random_seed(0)
+    models = [architectures.build(config.architecture, config.architecture_options) for config in CONFIGS]
+    for model in models:  # as if trained: every weight counts, the running means of batch normalisation included
+        model.set_weights([weight + np.random.default_rng(0).uniform(0, 0.2, weight.shape) for weight in model.get_weights()])
+    return models
+
+
+@pytest.fixture(scope="module")
+def grey():
+    return np.random.default_rng(1).uniform(0, 255, (5, 48, 48, 1)).astype("float32")
+
+
+def test_the_answer_is_that_of_the_mean_logits(networks, grey):
+    together, options = committee.as_one_network(networks, CONFIGS)
+    product = np.prod([model.predict(grey, verbose=0) for model in networks], axis=0) ** 0.5
+    np.testing.assert_allclose(together.predict(grey, verbose=0), product / product.sum(axis=1, keepdims=True), atol=1e-5)
+    rebuilt = architectures.build("committee", json.loads(json.dumps(options)))
+    rebuilt.set_weights(together.get_weights())
+    np.testing.assert_allclose(rebuilt.predict(grey, verbose=0), together.predict(grey, verbose=0), atol=1e-6)
+
+
+def test_it_has_an_activation_map_that_is_the_mean_of_its_members(networks, grey):
+    together, _ = committee.as_one_network(networks, CONFIGS)
+    _, evidence = with_activation_map(together).predict(grey, verbose=0)
+    members = [with_activation_map(model).predict(grey, verbose=0)[1] for model in networks]
+    np.testing.assert_allclose(evidence, np.mean(members, axis=0), atol=1e-4)
+
+
+@pytest.fixture
+def runs(drawn, tmp_path):
+    for config in CONFIGS:
+        train(config, drawn, tmp_path / config.name, verbose=0)
+    return tmp_path
+
+
+def test_the_new_run_is_one_like_any_other(drawn, runs):
+    record = committee.make_run(["one", "two"], "pair", drawn, runs)
+    other = json.loads((runs / "one" / "record.json").read_text())
+    assert record.keys() == other.keys() | {"members"} and record["members"] == ["one", "two"]
+    answers = np.load(runs / "pair" / "public_test.npy")
+    product = np.prod([np.load(runs / name / "public_test.npy") for name in ("one", "two")], axis=0) ** 0.5
+    np.testing.assert_allclose(answers, product / product.sum(axis=1, keepdims=True), atol=1e-5)
+    loaded = keras.saving.load_model(runs / "pair" / "best.keras", compile=False)
+    np.testing.assert_allclose(predict(loaded, drawn.public_test.images), answers, atol=1e-6)
+    assert (record["metrics"]["public_test"]["accuracy"]["value"]) == pytest.approx(
+        (answers.argmax(axis=1) == drawn.public_test.labels).mean()
+    )
+    assert TrainingConfig.from_dict(record["config"]).architecture == "committee"
+
+
+def test_a_member_without_weights_is_named(drawn, runs):
+    (runs / "two" / "best.keras").unlink()
+    with pytest.raises(FileNotFoundError, match="two"):
+        committee.make_run(["one", "two"], "pair", drawn, runs)
+    assert not (runs / "pair").exists()
+
+
+def test_a_network_without_a_last_map_cannot_join(drawn, runs):
+    config = TrainingConfig("three", architecture_options={"filters": [4], "dense": 8}, epochs=1)
+    train(config, drawn, runs / "three", verbose=0)
+    with pytest.raises(ValueError, match="activation_map"):
+        committee.make_run(["one", "three"], "pair", drawn, runs)
+    assert not (runs / "pair").exists()
