@@ -8,6 +8,8 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+
 from emotion.labels import EMOTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,13 +118,36 @@ def runs() -> str:
     return table(["Run", "Parameters", "PublicTest", "PrivateTest", "Macro F1 (PrivateTest)", "Minutes"], rows)
 
 
+def levers() -> str:
+    """What each lever changes on PublicTest, in pairs of runs that differ in little else; incomplete pairs are left out."""
+    import utils
+    from emotion.evaluation import mcnemar_test
+    from emotion.experiments import LEVERS
+
+    def answers(name: str) -> Path:
+        run, _, mirrored = name.partition(", ")
+        return SAVED / "runs" / run / ("public_test_mirrored.npy" if mirrored else "public_test.npy")
+
+    with np.load(SAVED / "test_order.npz") as order:
+        labels = order["public_test_labels"]
+    rows = []
+    for lever, names in LEVERS.items():
+        if all(answers(name).is_file() for name in names):
+            before, after = (np.load(answers(name)) for name in names)
+            change = 100 * utils.recall_changes(labels, before, after).loc["all"]
+            p = utils.p_value(mcnemar_test(labels, after.argmax(axis=1), before.argmax(axis=1))["p_value"])
+            points = f"{change['change']:+.1f} ({change['low']:+.1f} to {change['high']:+.1f})"
+            rows.append([lever, *(f"`{name}`" for name in names), points, p])
+    return table(["Lever", "Without", "With", "Change of PublicTest accuracy, points", "McNemar"], rows)
+
+
 def speed() -> str:
     """What `make bench` measured last."""
     measured = read_json(SAVED / "speed.json")
     return table(["What", "Measured"], [list(item) for item in measured["results"].items()]) + f"\n{measured['machine']}\n"
 
 
-BLOCKS = {f.__name__: f for f in (headline, shipped, classes, confusion, removed, files, runs, speed)}
+BLOCKS = {f.__name__: f for f in (headline, shipped, classes, confusion, removed, files, runs, levers, speed)}
 
 
 def render(text: str) -> str:

@@ -184,6 +184,20 @@ TRANSFER = (
 )
 """What pre-trained bodies are worth, for a GPU; the runs that answer most come first."""
 
+LEVERS = {
+    "augmentation": ("custom_cnn", "custom_cnn_augmented"),
+    "class weights": ("custom_cnn_augmented", "custom_cnn_class_weight"),
+    "balanced sampling": ("custom_cnn_augmented", "custom_cnn_balanced"),
+    "FER+ votes, half": ("custom_cnn_augmented_labels", "custom_cnn_augmented_votes"),
+    "settings searched": ("custom_cnn_augmented", "custom_cnn_tuned"),
+    "deeper network": ("custom_cnn_augmented", "vgg_small"),
+    "mirror image": ("vgg_small", "vgg_small, mirrored"),
+    "taught by vgg_small": ("vgg_small", "vgg_small_taught"),
+    "two networks": ("vgg_small", "vgg_small_pair"),
+    "two networks, mirror image": ("vgg_small, mirrored", "vgg_small_pair, mirrored"),
+}
+"""Lever -> the runs without and with it; ", mirrored" is a run's mean over each face and its mirror image."""
+
 LISTS = {"small": SMALL, "large": LARGE, "transfer": TRANSFER}
 
 
