@@ -560,6 +560,16 @@ def show_pictures(
     return figure
 
 
+def show_heat(images: np.ndarray, heat: Sequence[np.ndarray], titles: Sequence[str] = ()) -> plt.Figure:
+    """Shows grey pictures (n, 48, 48) in a row and below each the same under its heat (h, w): red speaks for, blue against."""
+    figure = show_pictures(np.concatenate([images, images]), titles, columns=len(images), size=1.5)
+    for axis, values in zip(figure.axes[len(images) :], heat, strict=True):
+        reach = np.abs(values).max() or 1.0
+        style = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach, "alpha": 0.5, "interpolation": "bicubic"}
+        axis.imshow(values, extent=(-0.5, 47.5, 47.5, -0.5), **style)
+    return figure
+
+
 def show_answers(split: Split, probabilities: np.ndarray, positions: Sequence[int], heading: str = "") -> plt.Figure:
     """Shows pictures with their label, the network's answer and its probability."""
     answers = [f"{EMOTIONS[row.argmax()]} {row.max():.0%}" for row in probabilities[positions]]

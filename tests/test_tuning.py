@@ -146,8 +146,15 @@ def test_a_missing_study_names_the_command_that_makes_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_best_settings_become_a_full_run(study):
-    config, best = tuning.best_config(study), study.best_params
+def test_the_best_settings_become_full_runs_one_of_them_with_enough_augmentation(study):
+    configs, best = tuning.full_configs(study), study.best_params
+    assert configs[0].augmentation == tuning.augmentation_of(best["augmentation"])
+    assert configs[-1].augmentation == tuning.augmentation_of(max(best["augmentation"], 1))
+    strong = SimpleNamespace(best_params=best | {"augmentation": 1.25})
+    assert [config.name for config in tuning.full_configs(strong)] == ["custom_cnn_tuned"]
+    weak = SimpleNamespace(best_params=best | {"augmentation": 0.0})
+    assert [config.name for config in tuning.full_configs(weak)] == ["custom_cnn_as_found", "custom_cnn_tuned"]
+    config = configs[-1]
     assert config.name == "custom_cnn_tuned" and config.epochs > study.user_attrs["epochs"]
     assert config.architecture_options == {"batch_norm": True, "dropout": pytest.approx(best["dropout"])}
     assert (config.batch_size, config.optimizer, config.schedule) == (best["batch_size"], best["optimizer"], best["schedule"])
@@ -180,5 +187,5 @@ def test_the_command_searches_and_then_trains_the_winner(quick, drawn, tmp_path,
     monkeypatch.setattr(training, "train", lambda config, data, verbose: trained.append(config))
     path = tmp_path / "study.jsonl"
     tuning.main(["--trials", "3", "--epochs", "8", "--storage", str(path), "--then-train"])
-    assert trained == [tuning.best_config(tuning.open_study(path))]
+    assert trained == tuning.full_configs(tuning.open_study(path))
     assert "trial 3 of 3" in capsys.readouterr().out
