@@ -29,7 +29,7 @@ test: .venv/ready ## set up and run the tests (ARGS="-k faces" for some of them)
 	$(FULL) -m pytest $(ARGS)
 
 notebooks: .venv/ready ## execute the notebooks from recorded runs, outputs kept (RETRAIN=1 really trains)
-	$(FULL) -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(FULL) -m jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 bench: .venv/ready ## print how fast and how accurate the whole path is
 	$(FULL) -m benchmarks.speed
