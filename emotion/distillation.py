@@ -85,7 +85,7 @@ def _load(name: str, runs: Path) -> keras.Model:
     if not path.is_file():
         raise FileNotFoundError(f"a teacher must be a finished run with its best.keras. Found none for {name}; train it first")
     config = json.loads((runs / name / "config.json").read_text(encoding="utf-8"))
-    # Rebuilt, not loaded: under mixed precision the copy answers in half the time.
+    # Rebuilt, not merely loaded: it is to compute in the precision that is set now.
     model = build(config["architecture"], config["architecture_options"], pretrained=False)
     model.set_weights(keras.saving.load_model(path, compile=False).get_weights())
     model.name = f"teacher_{name}"
