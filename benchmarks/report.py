@@ -42,7 +42,7 @@ def headline() -> str:
         f"The shipped model (`{record['name']}`, {record['parameters'] / 1e6:.2f} M parameters, {megabytes:.1f} MB) names the "
         f"labelled emotion in **{interval(private['accuracy'])}** of the {private['n']:,} PrivateTest faces of FER-2013; macro "
         f"F1 is {interval(private['macro_f1'])}. Brackets hold 95 % intervals."
-        + (" It answers with the mean over each face and its mirror image.\n" if record.get("mirror") else "\n")
+        + (f" It answers with the mean of {record['looks']} looks at each face.\n" if record["looks"] > 1 else "\n")
     )
 
 
@@ -125,8 +125,8 @@ def levers() -> str:
     from emotion.experiments import LEVERS
 
     def answers(name: str) -> Path:
-        run, _, mirrored = name.partition(", ")
-        return SAVED / "runs" / run / ("public_test_mirrored.npy" if mirrored else "public_test.npy")
+        run, _, looks = name.partition(", ")
+        return SAVED / "runs" / run / ("_".join(["public_test", *looks.split()]) + ".npy")
 
     with np.load(SAVED / "test_order.npz") as order:
         labels = order["public_test_labels"]

@@ -10,7 +10,7 @@ import keras
 from keras import layers
 
 from emotion.labels import EMOTIONS
-from emotion.transfer import INPUT_SHAPE, load_body, mobilenet_v2, resnet50, vgg16
+from emotion.transfer import INPUT_SHAPE, load_body, mobilenet_v2, resnet50, vgg16, vgg16_norm
 
 
 def custom_cnn(
@@ -171,6 +171,7 @@ BUILDERS = {
     "vgg": vgg,
     "committee": committee,
     "vgg16": vgg16,
+    "vgg16_norm": vgg16_norm,
     "resnet50": resnet50,
     "mobilenet_v2": mobilenet_v2,
 }

@@ -13,14 +13,15 @@ def batches(images: np.ndarray, targets: np.ndarray, config: TrainingConfig, fir
     `keras.utils.PyDataset` would not do: `fit` shuffles its batches by an order of its own and calls its hooks once too often.)
 
     Args:
-        images: uint8 (n, 48, 48).
+        images: uint8 (n, 48, 48), or features of pictures, float32 (n, channels).
         targets: float32 (n, 7), rows sum to 1.
         config: batch size, balance, mixup and seed are used.
         first_epoch: where to begin, from 0.
 
     Yields:
-        (x, y) or, with class weights, (x, y, sample weights): x float32 (batch, 48, 48, 1) grey levels. The last batch of an
-        epoch is filled up from its beginning, so that every step has one shape and JAX compiles once.
+        (x, y) or, with class weights, (x, y, sample weights): x float32 (batch, 48, 48, 1) grey levels, or (batch, channels)
+        features. The last batch of an epoch is filled up from its beginning, so that every step has one shape and
+        JAX compiles once.
     """
     labels, size, epoch = targets.argmax(axis=1), config.batch_size, first_epoch
     weights = cleaning.class_weights(labels) if config.balance == "class_weight" else None
@@ -29,7 +30,8 @@ def batches(images: np.ndarray, targets: np.ndarray, config: TrainingConfig, fir
         order = cleaning.balanced_indices(labels, rng) if config.balance == "sampling" else rng.permutation(len(labels))
         for start in range(0, len(order), size):
             chosen = np.take(order, np.arange(start, start + size), mode="wrap")
-            x, y = images[chosen].astype(np.float32)[..., None], targets[chosen]
+            x, y = images[chosen].astype(np.float32), targets[chosen]
+            x = x[..., None] if x.ndim == 3 else x
             if config.mixup:
                 x, y = mix(x, y, rng.beta(config.mixup, config.mixup), rng.permutation(size))
             yield (x, y) if weights is None else (x, y, weights[labels[chosen]])

@@ -53,7 +53,7 @@ def export_model(
     faces: np.ndarray | None = None,
     *,
     name: str = "emotion_model",
-    mirror: bool = False,
+    looks: int = 1,
 ) -> dict:
     """Writes name.keras, name.h5, name.tflite, name_int8.tflite and name.json, all of them or none.
 
@@ -65,7 +65,7 @@ def export_model(
         out_dir: folder of the files; made if missing.
         faces: uint8 (n, 48, 48), n >= 256, on which files and source model are compared; None draws 512 synthetic ones.
         name: first part of the file names.
-        mirror: average over each face and its mirror image (`emotion.mirror`).
+        looks: how many looks at each face the answer is the mean of (`emotion.looks`).
 
     Returns:
         What name.json holds: `record` and `labels`, `input`, `output`, `formats` {format: {file, bytes, sha256,
@@ -77,7 +77,7 @@ def export_model(
             agrees on fewer faces than `AGREEMENT`, an answer depends on the batch size, or the model breaks the contract.
         ValueError: `faces` or `record` is not as described.
     """
-    from emotion.mirror import with_mirror
+    from emotion.looks import with_looks
 
     faces = synthetic_faces(2 * FEWEST_FACES)[0] if faces is None else np.asarray(faces)
     if faces.dtype != np.uint8 or faces.shape[1:] != (48, 48) or len(faces) < FEWEST_FACES:
@@ -85,9 +85,9 @@ def export_model(
         raise ValueError(f"{rule}. Received: {faces.dtype} of shape {faces.shape}")
     if list(record.get("labels", EMOTIONS)) != list(EMOTIONS):
         raise ValueError(f"labels in the record must be {', '.join(EMOTIONS)}. Received: {record['labels']}")
-    served = _served(model, mirror)
+    served = _served(model, looks)
     source = _source_answers(served, faces)
-    exported = with_mirror(model) if mirror else model
+    exported = with_looks(model, looks)
     own_outputs = _named(exported.outputs).keys()
     out_dir = Path(out_dir)
     # A temporary folder on the same disk as the target: moving a file is then one step, which cannot leave half of it.
@@ -154,14 +154,14 @@ def _source_answers(model: "keras.Model", faces: np.ndarray) -> dict[str, np.nda
     return source
 
 
-def _served(model: "keras.Model", mirror: bool) -> "keras.Model":
+def _served(model: "keras.Model", looks: int) -> "keras.Model":
     """Returns the model as .tflite files hold it: with its class activation map, if it is of a kind that has one."""
     from emotion.activation import with_activation_map
-    from emotion.mirror import with_mirror
+    from emotion.looks import with_looks
 
     with contextlib.suppress(ValueError):  # a network that ends in another way gives probabilities alone
         model = with_activation_map(model) if len(model.outputs) == 1 else model
-    return with_mirror(model, portable=False) if mirror else model
+    return with_looks(model, looks, portable=False)
 
 
 def _write(model: "keras.Model", served: "keras.Model", paths: dict[str, Path]) -> None:
@@ -296,20 +296,20 @@ def _readable(value):
     return str(value) if isinstance(value, Path) else value
 
 
-def calibrated(record: dict, run: Path, public_labels: np.ndarray, private_labels: np.ndarray, mirror: bool = False) -> dict:
+def calibrated(record: dict, run: Path, public_labels: np.ndarray, private_labels: np.ndarray, looks: int = 1) -> dict:
     """Fits the temperature on PublicTest and restates the metrics with it, as they are of what is served.
 
     Args:
         record: of the run.
-        run: its folder, with public_test.npy and private_test.npy, or with those ending in _mirrored.npy.
+        run: its folder, with public_test.npy and private_test.npy, or with those ending in _<looks>_looks.npy.
         public_labels, private_labels: int64 (n,).
-        mirror: whether the served model averages over each face's mirror image (`emotion.mirror`).
+        looks: how many looks at each face the served answer is the mean of (`emotion.looks`).
 
     Returns:
-        The record with `mirror`, `temperature`, metrics after temperature, `not_sure_below`, and under `selective` how many
+        The record with `looks`, `temperature`, metrics after temperature, `not_sure_below`, and under `selective` how many
         faces of each test reach that probability and how many of those answers are right.
     """
-    suffix = "_mirrored.npy" if mirror else ".npy"
+    suffix = f"_{looks}_looks.npy" if looks > 1 else ".npy"
     public, private = (np.load(run / (name + suffix)) for name in ("public_test", "private_test"))
     temperature = fit_temperature(public_labels, public)
     served = {
@@ -317,7 +317,7 @@ def calibrated(record: dict, run: Path, public_labels: np.ndarray, private_label
         "private_test": (private_labels, apply_temperature(private, temperature)),
     }
     return record | {
-        "mirror": mirror,
+        "looks": looks,
         "temperature": temperature,
         "not_sure_below": NOT_SURE_BELOW,
         "metrics": {name: evaluate(*test) for name, test in served.items()},
@@ -340,11 +340,13 @@ def _add_int8_accuracy(record: dict, folder: Path, data) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line: `python -m emotion.export --run saved_models/runs/<name>`."""
+    from emotion.looks import LOOKS, with_looks
+
     parser = argparse.ArgumentParser(description="Export a training run's best network as the model that the app serves.")
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run")
     parser.add_argument("--out", type=Path, default=SAVED_MODELS, help="where the files go (default: saved_models)")
     parser.add_argument(
-        "--mirror", action="store_true", help="serve the mean over each face and its mirror image; needs twice the time"
+        "--looks", type=int, choices=LOOKS, default=1, help="serve the mean of so many looks at each face (emotion/looks.py)"
     )
     options = parser.parse_args(arguments)
     needed = ("best.keras", "record.json", "public_test.npy", "private_test.npy")
@@ -354,17 +356,16 @@ def main(arguments: list[str] | None = None) -> None:
     import keras
 
     from emotion.dataset import load_fer2013
-    from emotion.mirror import with_mirror
     from emotion.recorder import predict
 
     data = load_fer2013()
     record = json.loads((options.run / "record.json").read_text(encoding="utf-8"))
     model = keras.models.load_model(options.run / "best.keras", compile=False)
-    if options.mirror:
+    if options.looks > 1:
         for split, name in ((data.public_test, "public_test"), (data.private_test, "private_test")):
-            np.save(options.run / f"{name}_mirrored.npy", predict(with_mirror(model), split.images))
-    record = calibrated(record, options.run, data.public_test.labels, data.private_test.labels, options.mirror)
-    full_record = export_model(model, record, options.out, data.public_test.images, mirror=options.mirror)
+            np.save(options.run / f"{name}_{options.looks}_looks.npy", predict(with_looks(model, options.looks), split.images))
+    record = calibrated(record, options.run, data.public_test.labels, data.private_test.labels, options.looks)
+    full_record = export_model(model, record, options.out, data.public_test.images, looks=options.looks)
     _add_int8_accuracy(full_record, options.out, data)
     for entry in full_record["formats"].values():
         agreement = f", top emotion unchanged on {entry['agreement']:.2%}" if "agreement" in entry else ""

@@ -17,9 +17,9 @@ from emotion.batches import batches
 from emotion.dataset import Split
 from emotion.distillation import DistillationLoss, load_teacher
 from emotion.fused_norm import with_fused_normalization
-from emotion.recorder import Recorder
+from emotion.recorder import Recorder, predict
 from emotion.training_config import TrainingConfig
-from emotion.transfer import freeze_body
+from emotion.transfer import freeze_body, split
 
 
 def claim(folder: Path, config: TrainingConfig) -> None:
@@ -105,23 +105,32 @@ def fit(
 def _fit(config: TrainingConfig, images, targets, validation: Split, folder: Path, verbose, callbacks) -> Recorder:
     core = with_fused_normalization(build(config.architecture, config.architecture_options))
     model = _training_model(core, config, folder.parent)
-    recorder = Recorder(core, validation, config, folder)
-    recorder.set_model(model)
-    done, steps = recorder.restore(), -(-len(images) // config.batch_size)
+    recorder = Recorder(core, model, validation, config, folder)
+    done = recorder.restore()
     for number, (first, end, stage) in enumerate(config.spans()):
         if done >= end or recorder.out_of_patience(done):
             continue
-        of_stage = config
+        of_stage, fitted, x, y = config, model, images, targets
         if stage:
-            freeze_body(core, stage.unfrozen)
+            freeze_body(core, stage.unfrozen, stage.norms)
             of_stage = replace(config, stages=[], epochs=end - first, learning_rate=stage.learning_rate)
-        _compile(model, of_stage, steps)
-        recorder.enter(number)
-        stream = batches(images, targets, config, done)
-        model.fit(stream, steps_per_epoch=steps, epochs=end, initial_epoch=done, verbose=verbose, shuffle=False,
-                  callbacks=[recorder, *callbacks])  # fmt: skip
+            if stage.unfrozen == 0 and not config.distillation.teachers:
+                fitted, x, y = _head_and_features(core, images, targets)
+        steps = -(-len(x) // config.batch_size)
+        _compile(fitted, of_stage, steps)
+        recorder.enter(number, fitted)
+        stream = batches(x, y, config, done)
+        fitted.fit(stream, steps_per_epoch=steps, epochs=end, initial_epoch=done, verbose=verbose, shuffle=False,
+                   callbacks=[recorder, *callbacks])  # fmt: skip
         done = end
     return recorder
+
+
+def _head_and_features(core: keras.Model, images: np.ndarray, targets: np.ndarray) -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """What the head alone is fitted on: a frozen body answers alike in every epoch, so it is asked once."""
+    body, head = split(core)
+    features = [predict(body, pictures) for pictures in (images, images[:, :, ::-1])]
+    return head, np.concatenate(features), np.concatenate([targets, targets])
 
 
 def _training_model(core: keras.Model, config: TrainingConfig, runs: Path) -> keras.Model:

@@ -1,7 +1,7 @@
 """Pre-trains the body of a network on labelled pictures of anything, for transfer to faces where ImageNet weights cannot be had.
 
     python -m emotion.pretraining --body mobilenet_v2                                # on Tiny ImageNet, all of it
-    python -m emotion.pretraining --body vgg16 --set classes=100 per_class=250 epochs=10
+    python -m emotion.pretraining --body vgg16_norm --set classes=100 per_class=250 epochs=10
     python -m emotion.pretraining --body resnet50 --data my_pictures.npz
 
 The same loop as for faces: run the command again to resume. The run's folder, saved_models/pretrained/<name>/, holds config.json,
@@ -72,14 +72,11 @@ _RESNET50 = PretrainingConfig(
 )
 
 BODIES = {
-    "vgg16": replace(
+    "vgg16_norm": replace(
         _RESNET50,
-        name="vgg16",
-        architecture="vgg16",
-        optimizer="adam",
-        learning_rate=3e-4,
-        weight_decay=0.05,
-        note="Thirteen plain layers without batch normalisation: Adam with a low rate, where SGD would need luck.",
+        name="vgg16_norm",
+        architecture="vgg16_norm",
+        note="VGG16 with batch normalisation: thirteen plain layers hardly move from initial weights.",
     ),
     "resnet50": _RESNET50,
     "mobilenet_v2": replace(

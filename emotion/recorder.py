@@ -32,14 +32,15 @@ class Recorder(keras.callbacks.Callback):
 
     Args:
         core: the network itself, without augmentation.
+        whole: the core and all that wraps it; the checkpoint holds its variables, whichever part of it is being fitted.
         validation: pictures that choose the epoch: PublicTest, where FER-2013 is learned.
         config: ema, patience and stages are used.
         folder: of the run.
     """
 
-    def __init__(self, core: keras.Model, validation: Split, config: TrainingConfig, folder: Path):
+    def __init__(self, core: keras.Model, whole: keras.Model, validation: Split, config: TrainingConfig, folder: Path):
         super().__init__()
-        self.core, self.validation, self.config, self.folder = core, validation, config, folder
+        self.core, self.whole, self.validation, self.config, self.folder = core, whole, validation, config, folder
         self.best, self.best_epoch, self.best_weights, self.seconds = -1.0, -1, None, 0.0
         self.stage, self.saved_stage, self.saved_optimizer, self.raw = 0, -1, [], None
 
@@ -94,7 +95,7 @@ class Recorder(keras.callbacks.Callback):
 
     def save(self, epochs_done: int) -> None:
         """Writes the checkpoint beside its place and renames it, so that a kill leaves the former one whole."""
-        arrays = {f"model_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self.model.variables)}
+        arrays = {f"model_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self.whole.variables)}
         arrays |= {f"optimizer_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self.model.optimizer.variables)}
         arrays |= {f"best_{i}": v for i, v in enumerate(self.best_weights)}
         state = np.array([epochs_done, self.best, self.best_epoch, self.seconds])
@@ -113,7 +114,7 @@ class Recorder(keras.callbacks.Callback):
         if path.is_file():
             with np.load(path) as arrays:
                 epochs_done, self.best, self.best_epoch, self.seconds = arrays["state"].tolist()
-                for i, variable in enumerate(self.model.variables):
+                for i, variable in enumerate(self.whole.variables):
                     variable.assign(arrays[f"model_{i}"])
                 count = sum(name.startswith("optimizer_") for name in arrays.files)
                 self.saved_optimizer = [arrays[f"optimizer_{i}"] for i in range(count)]
@@ -124,9 +125,13 @@ class Recorder(keras.callbacks.Callback):
         (self.folder / "history.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return epochs_done
 
-    def enter(self, stage: int) -> None:
-        """Notes the stage (0, 1, ...) that begins or goes on, and restores its optimizer if the checkpoint was made in it."""
+    def enter(self, stage: int, fitted: keras.Model) -> None:
+        """Notes the stage (0, 1, ...) that begins or goes on and what is fitted in it, the whole or a part.
+
+        Restores the stage's optimizer if the checkpoint was made in it.
+        """
         self.stage = stage
+        self.set_model(fitted)
         if stage == self.saved_stage:
             for variable, value in zip(self.model.optimizer.variables, self.saved_optimizer, strict=True):
                 variable.assign(value)

@@ -14,13 +14,17 @@ class Stage:
 
     Attributes:
         start: its first epoch, from 0; it lasts until the next stage starts or the run ends.
-        unfrozen: how many of the body's last layers train; 0 is none, -1 all. The body's batch normalisation never does.
+        unfrozen: how many of the body's last layers train; 0 is none, -1 all. With 0 the head learns from features of the
+            pictures and their mirror images, computed once: other augmentation waits for later stages, and an epoch has twice as
+            many rows.
         learning_rate: the peak in this stage.
+        norms: whether the batch normalisation among those layers trains too and counts its statistics anew.
     """
 
     start: int
     unfrozen: int
     learning_rate: float
+    norms: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,15 @@ def test_each_transfer_starts_from_what_the_pretraining_command_makes_and_has_it
     by_name = {config.name: config for config in experiments.TRANSFER}
     for config in experiments.TRANSFER:
         weights = config.architecture_options["weights"]
-        assert config.architecture in BODIES and 25 <= config.epochs <= 30 and 32 <= config.batch_size <= 128
+        assert config.architecture in BODIES
         assert weights is None or PROJECT / weights == PRETRAINED / BODIES[config.architecture].name / "body.npz"
-        control = by_name[f"{config.architecture}_scratch"]
-        assert control.architecture_options["weights"] is None and not control.stages
-        assert {name.split(" (")[0] for name in config.differences(control.to_dict())} <= {
-            "name", "note", "architecture_options", "stages", "learning_rate", "warmup_epochs"}  # fmt: skip
+        if weights and config.stages[-1].unfrozen == -1:  # all of it trains at last: its control does so for as long
+            control = by_name[f"{config.name.rpartition('_')[0]}_scratch"]
+            first, end, last = config.spans()[-1]
+            assert control.architecture_options == config.architecture_options | {"weights": None} and not control.stages
+            assert control.epochs == end - first and control.learning_rate == last.learning_rate and last.norms
+            assert {name.split(" (")[0] for name in config.differences(control.to_dict())} <= {
+                "name", "note", "architecture_options", "epochs", "stages", "learning_rate"}  # fmt: skip
 
 
 def test_recorded_runs_were_made_with_the_settings_of_the_list():

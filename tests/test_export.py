@@ -233,17 +233,17 @@ def test_the_served_files_of_a_pooled_network_also_give_its_map_and_the_keras_fi
     assert "activation map (n, 24, 24, 7)" in record["output"]
 
 
-def test_a_mirrored_network_keeps_its_map_in_the_served_files(tmp_path):
+def test_a_network_that_looks_more_than_once_keeps_its_map_in_the_served_files(tmp_path):
     import keras
 
     from emotion.activation import with_activation_map
     from emotion.architectures import build
-    from emotion.mirror import with_mirror
+    from emotion.looks import with_looks
 
     network = build("vgg", {"widths": (4, 8), "convolutions": (1, 1)})
     faces, _ = export.synthetic_faces(3, seed=8)
-    export.export_model(network, {}, tmp_path, mirror=True)
-    probabilities, evidence = ask_keras(with_mirror(with_activation_map(network)), faces)
+    export.export_model(network, {}, tmp_path, looks=4)
+    probabilities, evidence = ask_keras(with_looks(with_activation_map(network), 4), faces)
     for suffix in (".keras", ".h5"):
         loaded = keras.models.load_model(tmp_path / f"emotion_model{suffix}", compile=False)
         np.testing.assert_allclose(ask_keras(loaded, faces), probabilities, atol=1e-5)

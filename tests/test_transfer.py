@@ -21,7 +21,7 @@ from emotion.fused_norm import FusedBatchNormalization, with_fused_normalization
 from emotion.recorder import Recorder
 from emotion.training import TrainingConfig, train
 from emotion.training_config import Stage
-from emotion.transfer import body_checksum, body_layers, freeze_body, load_body, save_body, vgg16
+from emotion.transfer import body_checksum, body_layers, freeze_body, load_body, save_body, split, vgg16
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("vgg16", "resnet50", "mobilenet_v2")
@@ -227,14 +227,16 @@ def test_the_last_layers_train_and_no_others_and_no_normalisation_of_the_body(ne
     assert "head_norm" in names
 
 
-def test_a_step_changes_exactly_the_unfrozen_layers(levels):
+@pytest.mark.parametrize("norms", [False, True])
+def test_a_step_changes_exactly_the_unfrozen_layers(levels, norms):
     keras.utils.set_random_seed(0)  # a unit that no picture reaches would not change
     model = random_norms(build("se_resnet", TINY))
-    freeze_body(model, 12)
+    freeze_body(model, 12, norms)
     before = {variable.path: value for variable, value in zip(model.weights, values(model.weights), strict=True)}
     one_step(model, levels)
     changed = {variable.path for variable in model.weights if not np.array_equal(before[variable.path], variable)}
-    assert changed == {variable.path for variable in model.trainable_variables}
+    assert any("moving" in path for path in changed) == norms
+    assert {path for path in changed if "moving" not in path} == {variable.path for variable in model.trainable_variables}
     assert 2 < len(changed) < len(before) - 2 * len(TINY["widths"])
 
 
@@ -248,6 +250,34 @@ def test_fusing_keeps_loaded_weights_also_of_a_network_within_a_network(tmp_path
     nested.get_layer("se_resnet").trainable = False
     fused = with_fused_normalization(nested)
     assert np.allclose(nested(levels), fused(levels), atol=1e-6) and not fused.get_layer("se_resnet").trainable
+
+
+def test_keras_has_no_weights_of_a_normalised_vgg16():
+    with pytest.raises(ValueError, match="None or a path"):
+        build("vgg16_norm", {"weights": "imagenet"})
+
+
+@pytest.mark.parametrize("architecture", ["se_resnet", "vgg"])
+def test_a_split_network_answers_as_the_whole_and_shares_its_weights(architecture, levels):
+    model = random_norms(build(architecture, TINY if architecture == "se_resnet" else TINY_VGG))
+    body, head = split(model)
+    assert body.output_shape == head.input_shape and np.allclose(head(body(levels)), model(levels), atol=1e-6)
+    model.layers[-1].set_weights([weight + 1 for weight in model.layers[-1].get_weights()])
+    assert np.allclose(head(body(levels)), model(levels), atol=1e-6)
+
+
+def test_a_head_alone_learns_from_each_picture_both_ways_round(drawn, tmp_path, monkeypatch):
+    fed = []
+    fit = keras.Model.fit
+
+    def watched(self, stream, steps_per_epoch, **settings):
+        fed.append((self.input_shape, steps_per_epoch))
+        return fit(self, stream, steps_per_epoch=steps_per_epoch, **settings)
+
+    monkeypatch.setattr(keras.Model, "fit", watched)
+    train(staged("both", clean=False), drawn, tmp_path / "both", verbose=0)
+    rows = len(drawn.training)
+    assert fed == [((None, TINY_VGG["widths"][-1]), -(-2 * rows // 35)), ((None, 48, 48, 1), -(-rows // 35))]
 
 
 def staged(name, **settings):
