@@ -1,7 +1,7 @@
 """Pre-trains the body of a network on labelled pictures of anything, for transfer to faces where ImageNet weights cannot be had.
 
     python -m emotion.pretraining --body mobilenet_v2                                # on Tiny ImageNet, all of it
-    python -m emotion.pretraining --body vgg16_norm --set classes=100 per_class=250 epochs=10
+    python -m emotion.pretraining --body vgg16_norm --set classes=100 per_class=250 epochs=4 batch_size=128 warmup_epochs=1
     python -m emotion.pretraining --body resnet50 --data my_pictures.npz
 
 The same loop as for faces: run the command again to resume. The run's folder, saved_models/pretrained/<name>/, holds config.json,
@@ -76,7 +76,7 @@ BODIES = {
         _RESNET50,
         name="vgg16_norm",
         architecture="vgg16_norm",
-        note="VGG16 with batch normalisation: thirteen plain layers hardly move from initial weights.",
+        note="VGG16 with batch normalisation, which stands the same rate as the others.",
     ),
     "resnet50": _RESNET50,
     "mobilenet_v2": replace(

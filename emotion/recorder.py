@@ -13,13 +13,10 @@ from emotion.training_config import TrainingConfig
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
-def predict(model: keras.Model, images: np.ndarray, flip: bool = False) -> np.ndarray:
-    """Returns float32 (n, classes) probabilities of uint8 (n, 48, 48) pictures; `flip` averages with the mirrored pictures."""
+def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Returns float32 (n, classes) probabilities of uint8 (n, 48, 48) pictures, or whatever else the model answers of each."""
     x = images.astype(np.float32)[..., None]
-    probabilities = np.asarray(model.predict(x, batch_size=512, verbose=0), dtype=np.float32)
-    if flip:
-        probabilities = (probabilities + np.asarray(model.predict(x[:, :, ::-1], batch_size=512, verbose=0))) / 2
-    return probabilities
+    return np.asarray(model.predict(x, batch_size=512, verbose=0), dtype=np.float32)
 
 
 def _loss_and_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:

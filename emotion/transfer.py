@@ -56,8 +56,8 @@ def vgg16_norm(
 ) -> keras.Model:
     """VGG16 with batch normalisation behind each convolution, as others publish it beside the plain one.
 
-    Thirteen plain layers hardly move from initial weights within the few thousand steps that a CPU has time for; normalised they
-    learn from the first hundred on. Arguments and errors as `vgg16`, but Keras has no "imagenet" weights of it.
+    It stands higher rates and so learns more within the few thousand steps that a CPU has time for. Arguments and errors as
+    `vgg16`, but Keras has no "imagenet" weights of it.
     Source: Ioffe and Szegedy 2015, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
     Shift".
     """
