@@ -439,13 +439,25 @@ def run_table(*names: str) -> pd.DataFrame:
 
 def settings_table(*configs) -> pd.DataFrame:
     """Returns the settings in which configs differ, one column each; `name` and `note` are left out."""
-    flat = []
+    columns = {}
     for config in configs:
         settings = config.to_dict()
-        settings |= {f"augmentation.{name}": value for name, value in settings.pop("augmentation").items()}
-        flat.append({name: value for name, value in settings.items() if name not in ("name", "note")})
-    rows = {name: [f[name] for f in flat] for name in flat[0] if any(f[name] != flat[0][name] for f in flat)}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=[config.name for config in configs]).astype(str)
+        for group in ("architecture_options", "augmentation"):
+            settings |= {f"{group}.{name}": value for name, value in settings.pop(group).items()}
+        if config.stages:
+            settings["learning_rate"] = "see stages"
+            settings["stages"] = "; ".join(map(_stage_text, config.stages))
+        columns[config.name] = {name: value for name, value in settings.items() if name not in ("name", "note")}
+    names = dict.fromkeys(name for settings in columns.values() for name in settings)
+    rows = {name: [settings.get(name) for settings in columns.values()] for name in names}
+    differing = {name: values for name, values in rows.items() if any(value != values[0] for value in values)}
+    texts = {name: ["none" if value in (None, []) else str(value) for value in values] for name, values in differing.items()}
+    return pd.DataFrame.from_dict(texts, orient="index", columns=list(columns))
+
+
+def _stage_text(stage) -> str:
+    layers = {0: "the head", -1: "all"}.get(stage.unfrozen, f"the last {stage.unfrozen} layers")
+    return f"from epoch {stage.start + 1} {layers} at {stage.learning_rate:g}{', normalisation too' if stage.norms else ''}"
 
 
 def class_table(metrics: dict) -> pd.DataFrame:

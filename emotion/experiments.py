@@ -122,7 +122,6 @@ _RESNET50 = replace(
     name="resnet50_all",
     architecture="resnet50",
     architecture_options={"weights": "saved_models/pretrained/resnet50/body.npz", "dropout": 0.3},
-    epochs=12,
     stages=[Stage(0, 0, 0.1), Stage(3, 50, 0.05), Stage(5, -1, 0.05, norms=True)],
     note="ResNet50 in three stages: the head alone, then the last 50 layers, then all of it.",
 )
@@ -132,7 +131,6 @@ _MOBILENET_V2 = replace(
     name="mobilenet_v2_finetuned",
     architecture="mobilenet_v2",
     architecture_options={"weights": "saved_models/pretrained/mobilenet_v2/body.npz", "dropout": 0.3},
-    epochs=15,
     note="The small one, a tenth of ResNet50's weights: the head alone, then all of it.",
 )
 
@@ -172,7 +170,7 @@ TRANSFER = (
     ),
     _scratch(_RESNET50, "resnet50_scratch"),
 )
-"""What pre-trained bodies are worth; each as many epochs as two CPU cores do in about an hour."""
+"""What pre-trained bodies are worth; as many epochs as two CPU cores do in an hour or less."""
 
 LEVERS = {
     "augmentation": ("custom_cnn", "custom_cnn_augmented"),

@@ -26,7 +26,7 @@ import utils
 from emotion.dataset import Split
 from emotion.evaluation import evaluate
 from emotion.fer_readers import DatasetError
-from emotion.training_config import TrainingConfig
+from emotion.training_config import Stage, TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -352,6 +352,21 @@ def test_recall_changes_count_what_flipped_and_bound_it():
     assert 0.2 < changes.loc["disgust", "low"] < 0.3 < changes.loc["disgust", "high"] < 0.4
     assert changes.loc["angry", ["change", "low", "high"]].tolist() == [0, 0, 0]
     assert changes.loc["all", "change"] == pytest.approx(30 / 700)
+
+
+def test_the_table_of_settings_holds_what_differs_in_words():
+    plain = TrainingConfig("plain", architecture_options={"dropout": 0.3})
+    staged = replace(plain, name="staged", stages=[Stage(0, 0, 0.1), Stage(2, 50, 0.05, norms=True)], note="differs, too")
+    table = utils.settings_table(plain, staged, replace(plain, name="wide", architecture_options={"dropout": 0.3, "dense": 512}))
+    assert table.to_dict("index") == {
+        "learning_rate": {"plain": str(plain.learning_rate), "staged": "see stages", "wide": str(plain.learning_rate)},
+        "stages": {
+            "plain": "none",
+            "staged": "from epoch 1 the head at 0.1; from epoch 3 the last 50 layers at 0.05, normalisation too",
+            "wide": "none",
+        },
+        "architecture_options.dense": {"plain": "none", "staged": "none", "wide": "512"},
+    }
 
 
 def test_worst_mistakes_are_the_surest_wrong_answers():

@@ -106,6 +106,12 @@ def test_asking_a_network_changes_nothing_and_only_training_does(levels, tmp_pat
         assert not same(before, values(model.weights))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_statistics_catch_up_within_a_few_hundred_steps(networks, name):
+    norms = [layer for layer in networks[name].layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert norms and all(norm.momentum**500 < 0.01 for norm in norms), "less than a hundredth of the first values is left"
+
+
 def test_other_input_sizes_are_refused():
     with pytest.raises(ValueError, match="input_size must be one of 48, 96, 224. Received: 64"):
         build("vgg16", {"weights": None, "input_size": 64})
