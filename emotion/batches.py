@@ -6,7 +6,9 @@ from emotion import cleaning
 from emotion.training_config import TrainingConfig
 
 
-def batches(images: np.ndarray, targets: np.ndarray, config: TrainingConfig, first_epoch: int = 0):
+def batches(
+    images: np.ndarray, targets: np.ndarray, config: TrainingConfig, first_epoch: int = 0, framed: np.ndarray | None = None
+):
     """Yields shuffled batches without end, epoch after epoch.
 
     What an epoch yields is a function of (seed, epoch) alone, so that a resumed run sees what it would have seen. (A
@@ -15,8 +17,9 @@ def batches(images: np.ndarray, targets: np.ndarray, config: TrainingConfig, fir
     Args:
         images: uint8 (n, 48, 48), or features of pictures, float32 (n, channels).
         targets: float32 (n, 7), rows sum to 1.
-        config: batch size, balance, mixup and seed are used.
+        config: batch size, balance, share of framed pictures, mixup and seed are used.
         first_epoch: where to begin, from 0.
+        framed: uint8 (n, 48, 48), the same pictures as the page frames them; None shows none of these.
 
     Yields:
         (x, y) or, with class weights, (x, y, sample weights): x float32 (batch, 48, 48, 1) grey levels, or (batch, channels)
@@ -30,7 +33,10 @@ def batches(images: np.ndarray, targets: np.ndarray, config: TrainingConfig, fir
         order = cleaning.balanced_indices(labels, rng) if config.balance == "sampling" else rng.permutation(len(labels))
         for start in range(0, len(order), size):
             chosen = np.take(order, np.arange(start, start + size), mode="wrap")
-            x, y = images[chosen].astype(np.float32), targets[chosen]
+            x, y = images[chosen], targets[chosen]
+            if framed is not None and config.framed:
+                x = np.where(rng.random((size, 1, 1)) < config.framed, framed[chosen], x)
+            x = x.astype(np.float32)
             x = x[..., None] if x.ndim == 3 else x
             if config.mixup:
                 x, y = mix(x, y, rng.beta(config.mixup, config.mixup), rng.permutation(size))

@@ -48,6 +48,16 @@ SMALL = (
     ),
     replace(
         _SMALL,
+        name="vgg_small_long",
+        epochs=110,
+        framed=0.5,
+        mixup=0.2,
+        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
+        note="The same network for longer, with more variety against overfitting: mixup, erasing, half of the showings framed "
+        "as the page frames a face.",
+    ),
+    replace(
+        _SMALL,
         name="vgg_small_votes",
         label_share=0.8,
         note="As vgg_small, a fifth of each target from FER+ votes: half of it hurt the custom CNN; does less of it help?",

@@ -75,6 +75,7 @@ def fit(
     folder: Path,
     verbose: int | str = "auto",
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    framed: np.ndarray | None = None,
 ) -> tuple[keras.Model, Recorder]:
     """Fits, or goes on fitting, the network of a config.
 
@@ -86,14 +87,20 @@ def fit(
         folder: of history.csv and checkpoint.npz; a checkpoint there is continued.
         verbose: as in `keras.Model.fit`.
         callbacks: more of them; they come after the recorder and find its `val_accuracy` among their logs.
+        framed: uint8 (n, 48, 48), the pictures as the page frames them; needed where the config shows a share of these.
 
     Returns:
         The network with the weights of its best epoch, in float32 and uncompiled, and the recorder of the run.
+
+    Raises:
+        ValueError: the config shows framed pictures and there are none.
     """
+    if config.framed and framed is None:
+        raise ValueError(f"framed pictures must be given for a config that shows them. Received: none, share {config.framed}")
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     try:
-        recorder = _fit(config, images, targets, validation, folder, verbose, callbacks)
+        recorder = _fit(config, images, targets, validation, folder, verbose, callbacks, framed)
     finally:
         keras.config.set_dtype_policy("float32")
     # Rebuilt under float32, so that the saved network does not carry the precision it was trained with.
@@ -102,7 +109,7 @@ def fit(
     return best, recorder
 
 
-def _fit(config: TrainingConfig, images, targets, validation: Split, folder: Path, verbose, callbacks) -> Recorder:
+def _fit(config: TrainingConfig, images, targets, validation: Split, folder: Path, verbose, callbacks, framed) -> Recorder:
     core = with_fused_normalization(build(config.architecture, config.architecture_options))
     model = _training_model(core, config, folder.parent)
     recorder = Recorder(core, model, validation, config, folder)
@@ -110,16 +117,16 @@ def _fit(config: TrainingConfig, images, targets, validation: Split, folder: Pat
     for number, (first, end, stage) in enumerate(config.spans()):
         if done >= end or recorder.out_of_patience(done):
             continue
-        of_stage, fitted, x, y = config, model, images, targets
+        of_stage, fitted, x, y, also = config, model, images, targets, framed
         if stage:
             freeze_body(core, stage.unfrozen, stage.norms)
             of_stage = replace(config, stages=[], epochs=end - first, learning_rate=stage.learning_rate)
             if stage.unfrozen == 0 and not config.distillation.teachers:
-                fitted, x, y = _head_and_features(core, images, targets)
+                (fitted, x, y), also = _head_and_features(core, images, targets), None
         steps = -(-len(x) // config.batch_size)
         _compile(fitted, of_stage, steps)
         recorder.enter(number, fitted)
-        stream = batches(x, y, config, done)
+        stream = batches(x, y, config, done, also)
         fitted.fit(stream, steps_per_epoch=steps, epochs=end, initial_epoch=done, verbose=verbose, shuffle=False,
                    callbacks=[recorder, *callbacks])  # fmt: skip
         done = end

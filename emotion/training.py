@@ -26,6 +26,7 @@ from emotion import cleaning
 from emotion.dataset import FER2013, load_fer2013
 from emotion.evaluation import evaluate
 from emotion.fitting import claim, fit
+from emotion.framing import framed
 from emotion.labels import EMOTIONS
 from emotion.recorder import Recorder, predict
 from emotion.training_config import TrainingConfig, parse_settings
@@ -58,7 +59,10 @@ def train(config: TrainingConfig, data: FER2013, run_dir: str | Path | None = No
     commit = git_commit()
     fitted, removed = cleaning.clean(data) if config.clean else (data, [])
     targets = cleaning.soft_targets(fitted.training, config.label_share)
-    best, recorder = fit(config, fitted.training.images, targets, fitted.public_test, folder, verbose)
+    images = fitted.training.images
+    best, recorder = fit(
+        config, images, targets, fitted.public_test, folder, verbose, framed=framed(images) if config.framed else None
+    )
     best.save(folder / "best.keras")
     record = {**_record(config, fitted, removed, best, recorder, folder), "git_commit": commit}
     (folder / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -45,6 +45,7 @@ class TrainingConfig:
         label_smoothing: 0..1.
         ema: momentum of the weights' exponential moving average, which is then what is evaluated and kept; 0 is off.
         augmentation: see `Augmentation`.
+        framed: share of a picture's showings, 0..1, in which it is framed as the page frames a face (`emotion.framing`).
         mixup: alpha of the Beta distribution (Zhang et al. 2018); 0 is off.
         label_share: 1 fits the labels; below 1 blends in FER+ votes (Training rows only).
         clean: whether `cleaning.clean` is applied to Training.
@@ -70,6 +71,7 @@ class TrainingConfig:
     label_smoothing: float = 0.0
     ema: float = 0.0
     augmentation: Augmentation = NONE
+    framed: float = 0.0
     mixup: float = 0.0
     label_share: float = 1.0
     clean: bool = True
@@ -94,7 +96,7 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive. Received: {getattr(self, name)}")
-        for name in ("ema", "label_smoothing", "label_share"):
+        for name in ("ema", "label_smoothing", "label_share", "framed"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1. Received: {getattr(self, name)}")
         self._check_stages()

@@ -12,6 +12,7 @@ import pytest
 
 from emotion.augmentation import STANDARD
 from emotion.batches import batches, mix
+from emotion.fitting import fit
 from emotion.training import TrainingConfig, predict, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,6 +161,28 @@ def test_every_epoch_shows_every_picture_once_in_another_order(drawn):
 def test_every_step_has_the_full_batch_size(drawn):
     stream = batches(drawn.training.images, np.ones((140, 7), np.float32) / 7, TrainingConfig("x", batch_size=64))
     assert [next(stream)[0].shape for _ in range(4)] == [(64, 48, 48, 1)] * 4
+
+
+def test_pictures_are_shown_framed_in_the_share_that_was_asked_for(drawn, monkeypatch, tmp_path):
+    images, targets = drawn.training.images, np.eye(7, dtype=np.float32)[drawn.training.labels]
+    plain, framed = np.zeros_like(images), np.full_like(images, 200)
+
+    def shown(share, framed):
+        stream = batches(plain, targets, TrainingConfig("x", batch_size=140, framed=share), framed=framed)
+        return np.concatenate([next(stream)[0][:, 0, 0, 0] for _ in range(10)])
+
+    assert shown(0.0, framed).max() == shown(0.3, None).max() == 0 and shown(1.0, framed).min() == 200
+    assert set(shown(0.3, framed)) == {0, 200} and 0.2 < (shown(0.3, framed) > 0).mean() < 0.4
+    assert np.array_equal(shown(0.3, framed), shown(0.3, framed))
+
+    asked = []
+    monkeypatch.setattr("emotion.training.framed", lambda pictures: asked.append(pictures) or pictures)
+    train(TrainingConfig("framed", **TINY, epochs=1, framed=0.5), drawn, tmp_path / "framed", verbose=0)
+    train(TrainingConfig("plain", **TINY, epochs=1), drawn, tmp_path / "plain", verbose=0)
+    record = json.loads((tmp_path / "framed" / "record.json").read_text(encoding="utf-8"))
+    assert len(asked) == 1 and len(asked[0]) == record["data"]["training_rows"]
+    with pytest.raises(ValueError, match="framed pictures must be given for a config that shows them. Received: none, share 0.5"):
+        fit(TrainingConfig("x", **TINY, framed=0.5), images, targets, drawn.public_test, tmp_path / "none")
 
 
 def test_class_weights_travel_with_the_batches(drawn):
