@@ -6,7 +6,6 @@ pooling and one dense layer such a map is exact and costs one matrix product, no
 """
 
 import keras
-import numpy as np
 from keras import layers
 
 
@@ -40,29 +39,3 @@ def with_activation_map(model: keras.Model) -> keras.Model:
     evidence = everywhere(pooling.input)
     everywhere.kernel.assign(keras.ops.reshape(dense.kernel, everywhere.kernel.shape))
     return keras.Model(model.inputs[0], [model.outputs[0], evidence], name=model.name)
-
-
-def gradient_map(model: keras.Model, grey: np.ndarray, emotion: int) -> np.ndarray:
-    """Computes the Grad-CAM of an emotion for networks of `emotion.transfer`, whose head has a hidden layer.
-
-    Between the pooling and the emotion's logit such a head is linear wherever the same hidden units are on, so the gradient that
-    Grad-CAM asks for is a product of the head's weights, and no backend's automatic differentiation is needed.
-    Source: Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization".
-
-    Args:
-        model: of `transfer.vgg16`, `resnet50` or `mobilenet_v2`.
-        grey: float32 (n, 48, 48, 1), levels 0..255.
-        emotion: index of the logit.
-
-    Returns:
-        float32 (n, h, w): by how much each place raises (or, below 0, lowers) the logit; h and w are those of the last map.
-    """
-    names = ("head_dense", "head_norm", "probabilities")
-    dense, norm, last = (model.get_layer(name) for name in names)
-    pooling = model.get_layer("pooling")
-    look = keras.Model(model.inputs[0], [pooling.input, norm.output])
-    maps, hidden = (np.asarray(output, dtype=np.float32) for output in look.predict(grey, verbose=0))
-    scale = np.asarray(norm.gamma) / np.sqrt(np.asarray(norm.moving_variance) + norm.epsilon)
-    through = (hidden > 0) * scale * np.asarray(last.kernel)[:, emotion]
-    gradients = through @ np.asarray(dense.kernel).T
-    return np.einsum("nhwc,nc->nhw", maps, gradients) / (maps.shape[1] * maps.shape[2])
