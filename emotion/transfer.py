@@ -33,8 +33,9 @@ def vgg16(
 ) -> keras.Model:
     """VGG16: thirteen convolutions 3x3 in five blocks, each block halved by pooling; 14.7 M parameters in its body.
 
-    At 48x48 the last block works on 3x3 places and its pooling leaves one: small, but all five blocks are in use, and 96 costs
-    four times the time. It has no batch normalisation of its own: from scratch it needs a low rate (3e-4 or less with Adam).
+    At 48x48 the last block works on 3x3 places, of which its pooling reads four and leaves one: small, but all five blocks are
+    in use, and 96 costs four times the time. It has no batch normalisation of its own: from scratch it needs a low rate (3e-4 or
+    less with Adam).
     Source: Simonyan and Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale Image Recognition".
 
     Args:
