@@ -6,7 +6,7 @@ from emotion import experiments
 from emotion.architectures import build
 from emotion.pretraining import BODIES, PRETRAINED
 from emotion.training import RUNS
-from emotion.transfer import PROJECT
+from emotion.transfer import PROJECT, body_checksum
 
 ALL = [config for runs in experiments.LISTS.values() for config in runs]
 
@@ -49,3 +49,12 @@ def test_a_name_that_is_not_in_the_list_is_refused(capsys):
     with pytest.raises(SystemExit):
         experiments.main(["--list", "small", "--only", "vgg_huge"])
     assert "vgg_huge" in capsys.readouterr().err
+
+
+def test_bodies_from_which_recorded_runs_started_are_kept_as_they_were():
+    records = [json.loads(path.read_text()) for path in RUNS.glob("*/record.json")]
+    bodies = [record["body"] for record in records if "body" in record]
+    assert bodies
+    for body in bodies:
+        assert body_checksum(body["file"]) == body["sha256"]
+        assert (PROJECT / body["file"]).stat().st_size < 60e6
