@@ -3,7 +3,7 @@
 Fits a small network on the landmarks of Training's faces (aligned, so that place, size and turn say nothing) and prints its
 accuracy on PublicTest, alone and with its answers multiplied into the shipped network's. Run from the project's root:
 
-    python -m benchmarks.measure_landmarks --keep /tmp/landmarks    # about 12 minutes on two cores; again, one minute
+    python -m benchmarks.measure_landmarks --keep fer2013/.cache/landmarks    # about 12 minutes on two cores; again, one minute
 """
 
 import argparse
