@@ -10,7 +10,7 @@ import keras
 from keras import layers
 
 from emotion.labels import EMOTIONS
-from emotion.transfer import INPUT_SHAPE, load_body, mobilenet_v2, resnet50, vgg16, vgg16_norm
+from emotion.transfer import INPUT_SHAPE, load_body, mobilenet, mobilenet_v2, resnet50, vgg16, vgg16_norm
 
 
 def custom_cnn(
@@ -174,6 +174,7 @@ BUILDERS = {
     "vgg16_norm": vgg16_norm,
     "resnet50": resnet50,
     "mobilenet_v2": mobilenet_v2,
+    "mobilenet": mobilenet,
 }
 """Name in `TrainingConfig.architecture` -> builder; its keyword arguments are `TrainingConfig.architecture_options`."""
 

@@ -75,6 +75,17 @@ SMALL = (
         architecture_options={"widths": [24, 48, 96, 192], "blocks": [1, 2, 2, 2]},
         note="Another kind of network for the ensemble: residual, with channel attention.",
     ),
+    replace(
+        _SMALL,
+        name="mobilenet_faces",
+        architecture="mobilenet",
+        architecture_options={"weights": "saved_models/pretrained/mobilenet_faces/body.npz"},
+        epochs=12,
+        learning_rate=0.04,
+        warmup_epochs=1,
+        framed=0.3,
+        note="A MobileNet that has learned whose faces millions of photos show: does it read their expressions better?",
+    ),
 )
 """For two CPU cores."""
 

@@ -35,8 +35,10 @@ def with_fused_normalization(model: keras.Model) -> keras.Model:
         return model
 
     def clone(layer):
-        kind = FusedBatchNormalization if _can_be_fused(layer) else type(layer)
-        return kind.from_config(layer.get_config())
+        kind, config = FusedBatchNormalization if _can_be_fused(layer) else type(layer), layer.get_config()
+        if isinstance(layer, keras.layers.DepthwiseConv2D) and layer.strides != (1, 1):
+            config["dtype"] = "float32"  # in bfloat16 its gradient takes twenty times as long (TensorFlow 2.19)
+        return kind.from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=clone)
     copy.set_weights(model.get_weights())  # cloning initialises anew, which would lose pre-trained weights

@@ -19,7 +19,8 @@ def test_every_run_has_a_name_of_its_own_and_says_why_it_exists():
 @pytest.mark.parametrize("config", [*experiments.SMALL, *experiments.LARGE], ids=lambda config: config.name)
 def test_every_network_of_the_list_can_be_built_and_pooled_maps_be_made(config):
     model = build(config.architecture, config.architecture_options)
-    assert model.get_layer("activation_map").output.shape[1:3] == (6, 6)
+    height, width = model.get_layer("activation_map").output.shape[1:3]
+    assert height == width and height in (4, 6)
 
 
 def test_each_transfer_starts_from_what_the_pretraining_command_makes_and_has_its_control():

@@ -54,3 +54,13 @@ def test_under_jax_the_network_stays_as_it_is():
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_depthwise_convolutions_with_strides_stay_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        fast = with_fused_normalization(build("mobilenet"))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    layers = [layer for layer in fast.layers if isinstance(layer, keras.layers.DepthwiseConv2D)]
+    assert {layer.strides: layer.compute_dtype for layer in layers} == {(1, 1): "bfloat16", (2, 2): "float32"}
