@@ -5,6 +5,7 @@ precision policy.
 """
 
 import inspect
+import math
 
 import keras
 from keras import layers
@@ -143,13 +144,17 @@ def committee(members: list[dict]) -> keras.Model:
     last maps side by side and one dense layer over them all. It has a class activation map as they have.
 
     Args:
-        members: {"architecture", "options"} of each, as `build` takes them; their last maps must have the same height and width.
+        members: {"architecture", "options"} of each, as `build` takes them. Maps of unlike sizes are enlarged to a common
+            multiple by repeating their places, which leaves their averages, and so every answer, as they are.
     """
     inputs, maps = keras.Input(INPUT_SHAPE, name="grey"), []
     for number, member in enumerate(members):
         model = build(member["architecture"], member["options"], pretrained=False)
         body = keras.Model(model.inputs[0], model.get_layer("activation_map").output, name=f"member_{number}")
         maps.append(body(inputs))
+    sides = [x.shape[1] for x in maps]
+    common = math.lcm(*sides)
+    maps = [layers.UpSampling2D(common // side)(x) if side != common else x for x, side in zip(maps, sides, strict=True)]
     x = layers.Concatenate(name="activation_map")(maps)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, _probabilities(x), name="committee")

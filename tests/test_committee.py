@@ -47,6 +47,15 @@ def test_it_has_an_activation_map_that_is_the_mean_of_its_members(networks, grey
     np.testing.assert_allclose(evidence, np.mean(members, axis=0), atol=1e-4)
 
 
+def test_members_whose_maps_differ_in_size_answer_as_the_mean_of_their_logits(networks, grey):
+    smaller = TrainingConfig("three", "vgg", {"widths": [4, 4, 8, 8], "convolutions": [1, 1, 1, 1]})
+    models = [networks[0], architectures.build(smaller.architecture, smaller.architecture_options)]
+    assert len({model.get_layer("activation_map").output.shape[1] for model in models}) == 2
+    together, _ = committee.as_one_network(models, [CONFIGS[0], smaller])
+    product = np.prod([model.predict(grey, verbose=0) for model in models], axis=0) ** 0.5
+    np.testing.assert_allclose(together.predict(grey, verbose=0), product / product.sum(axis=1, keepdims=True), atol=1e-5)
+
+
 @pytest.fixture
 def runs(drawn, tmp_path):
     for config in CONFIGS:
