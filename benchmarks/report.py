@@ -37,12 +37,14 @@ def read_json(path: Path) -> dict:
 def headline() -> str:
     """The shipped model in two sentences."""
     record = read_json(SAVED / "emotion_model.json")
+    origins = record.get("pretrained_on", [])
     private, megabytes = record["metrics"]["private_test"], record["formats"]["tflite"]["bytes"] / 1e6
     return (
         f"The shipped model (`{record['name']}`, {record['parameters'] / 1e6:.2f} M parameters, {megabytes:.1f} MB) names the "
         f"labelled emotion in **{interval(private['accuracy'])}** of the {private['n']:,} PrivateTest faces of FER-2013; macro "
         f"F1 is {interval(private['macro_f1'])}. Brackets hold 95 % intervals."
-        + (f" It answers with the mean of {record['looks']} looks at each face.\n" if record["looks"] > 1 else "\n")
+        + (f" It answers with the mean of {record['looks']} looks at each face." if record["looks"] > 1 else "")
+        + (f" A part of it had first learned from other pictures: {'; '.join(origins)}.\n" if origins else "\n")
     )
 
 

@@ -8,6 +8,7 @@ Keras and NumPy only.
 """
 
 import hashlib
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -262,22 +263,23 @@ def save_body(model: keras.Model, path: str | Path) -> Path:
 
 
 def load_body(model: keras.Model, path: str | Path) -> None:
-    """Puts weights that `save_body` wrote into the body of a network of the same kind; its head stays as it is.
+    """Puts the weights of a body into a network of the same kind; its head stays as it is.
 
     Args:
         model: the network.
-        path: of the npz; relative ones start at the project's folder.
+        path: of an npz that `save_body` wrote, or of a network as a run saves it (.keras); relative ones start at the project's
+            folder.
 
     Raises:
         ValueError: there is no such file, or it belongs to another network.
     """
     file = PROJECT / path
     if not file.is_file():
-        raise ValueError(f"weights must be the path of body weights (python -m emotion.pretraining makes them). Received: {path}")
-    with np.load(file, allow_pickle=False) as arrays:
-        names = sorted(name for name in arrays.files if name.startswith("weight_"))
-        values = [arrays[name].astype(np.float32) for name in names]
-        network = str(arrays["network"]) if "network" in arrays.files else "no network"
+        raise ValueError(
+            "weights must be the path of body weights (python -m emotion.pretraining makes them) or of a finished run's "
+            f"best.keras. Received: {path}"
+        )
+    network, values = _body_of_run(file) if file.suffix == ".keras" else _body_of_npz(file)
     variables = _body_variables(model)
     expected = [tuple(variable.shape) for variable in variables]
     if network != model.name or [value.shape for value in values] != expected:
@@ -289,9 +291,41 @@ def load_body(model: keras.Model, path: str | Path) -> None:
         variable.assign(value)
 
 
+def _body_of_npz(file: Path) -> tuple[str, list[np.ndarray]]:
+    with np.load(file, allow_pickle=False) as arrays:
+        names = sorted(name for name in arrays.files if name.startswith("weight_"))
+        values = [arrays[name].astype(np.float32) for name in names]
+        return str(arrays["network"]) if "network" in arrays.files else "no network", values
+
+
+def _body_of_run(file: Path) -> tuple[str, list[np.ndarray]]:
+    model = keras.saving.load_model(file, compile=False)
+    return model.name, [keras.ops.convert_to_numpy(variable) for variable in _body_variables(model)]
+
+
 def body_checksum(weights: str | Path | None) -> str | None:
     """Returns the sha256 of a file of body weights; None for "imagenet" and None, which name no file."""
     return None if weights in ("imagenet", None) else hashlib.sha256((PROJECT / weights).read_bytes()).hexdigest()
+
+
+def learned_from(options: dict) -> list[str]:
+    """Returns what the bodies behind `architecture_options` had been trained on, in words: one entry a body, none without one.
+
+    The words come from the record.json beside the body's weights; a body without one is named by its file.
+    """
+    found = [origin for member in options.get("members", ()) for origin in learned_from(member["options"])]
+    weights = options.get("weights")
+    if weights == "imagenet":
+        found.append("ImageNet")
+    elif weights is not None:
+        path = (PROJECT / weights).with_name("record.json")
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if "config" in record and "pictures" not in record:  # a run on faces, which may itself have started from a body
+            return list(dict.fromkeys([*found, *learned_from(record["config"]["architecture_options"])]))
+        pictures = record.get("pictures")
+        published = record.get("source", {}).get("trained_on", str(weights))
+        found.append(f"{pictures['used']['training']:,} pictures of {pictures['source']}" if pictures else published)
+    return list(dict.fromkeys(found))
 
 
 def _body_variables(model: keras.Model) -> list:

@@ -18,7 +18,7 @@ def about_html(record: dict, settings: Settings) -> str:
 <h2>What this page does</h2>
 <p>It finds faces in a photo, a clip or the camera's picture and tells which of seven emotions each one appears to show:
 {", ".join(EMOTIONS)}. A small neural network trained on the FER-2013 photos reads a grey picture of 48 by 48 pixels of each face.
-Everything happens on the computer that runs this page; it needs no network.</p>
+{_pretraining(record)}Everything happens on the computer that runs this page; it needs no network.</p>
 <h2>How often it is right</h2>
 {_accuracy_html(record)}
 <h2>What it cannot know</h2>
@@ -37,6 +37,11 @@ clip, timeline, summary = client.predict(handle_file("clip.mp4"), api_name="/pre
 batch, table = client.predict([handle_file("one.jpg"), handle_file("two.jpg")], api_name="/predict_batch")</code></pre>
 </div>
 """
+
+
+def _pretraining(record: dict) -> str:
+    origins = record.get("pretrained_on")
+    return f"Before that, a part of it had learned from other pictures: {escape('; '.join(origins))}.\n" if origins else ""
 
 
 def _storage(settings: Settings) -> str:

@@ -136,6 +136,12 @@ def test_about_states_the_accuracy_of_the_record_with_its_interval_and_confusion
     assert "without a record of its accuracy" in about_html({}, Settings())
 
 
+def test_about_says_what_else_the_model_had_learned_from():
+    text = about_html({"pretrained_on": ["faces & cats", "dogs"]}, Settings())
+    assert "had learned from other pictures: faces &amp; cats; dogs." in text
+    assert "other pictures" not in about_html({}, Settings())
+
+
 def test_kept_uploads_are_stored_once_and_said_in_plain_sight(uploads, tmp_path):
     recognizer, settings = ScriptedRecognizer({"happy": 1}), Settings(keep_folder=tmp_path / "kept")
     settings.keep_folder.mkdir()

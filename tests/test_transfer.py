@@ -1,6 +1,7 @@
 """Contracts of transfer learning: ready-made bodies behind grey faces, their weights on disk, what is frozen, stages of a run."""
 
 import csv
+import json
 import os
 import socket
 import subprocess
@@ -338,6 +339,20 @@ def test_patience_is_counted_in_the_last_stage(drawn, tmp_path):
     stages = [Stage(0, 0, 1e-9), Stage(3, -1, 1e-9)]
     train(staged("still", stages=stages, epochs=9, patience=2, ema=0.0), drawn, tmp_path / "still", verbose=0)
     assert len(history(tmp_path / "still")) == 5
+
+
+def test_what_a_network_had_learned_from_is_told_from_the_records_beside_the_bodies(tmp_path):
+    records = {"things": {"pictures": {"source": "tiny_imagenet", "used": {"training": 25000}}},
+               "faces": {"source": {"trained_on": "photos of faces"}}}  # fmt: skip
+    for name, record in records.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    things, faces, other = ({"weights": str(tmp_path / name / "body.npz")} for name in (*records, "other"))
+    assert transfer.learned_from(things) == ["25,000 pictures of tiny_imagenet"]
+    assert transfer.learned_from(other) == [other["weights"]]
+    assert transfer.learned_from({"weights": None}) == transfer.learned_from({}) == []
+    committee = {"members": [{"architecture": "vgg", "options": options} for options in ({}, faces, things, faces)]}
+    assert transfer.learned_from(committee) == ["photos of faces", "25,000 pictures of tiny_imagenet"]
 
 
 def test_a_transfer_records_which_weights_it_started_from(drawn, tmp_path):
