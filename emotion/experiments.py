@@ -220,6 +220,10 @@ LEVERS = {
     "taught by vgg_small": ("vgg_small", "vgg_small_taught"),
     "two networks": ("vgg_small", "vgg_small_pair"),
     "two networks, mirror image": ("vgg_small, 2 looks", "vgg_small_pair, 2 looks"),
+    "faces learned first": ("vgg_small", "mobilenet_faces"),
+    "going on": ("mobilenet_faces", "mobilenet_faces_again"),
+    "two unlike networks": ("mobilenet_faces_again", "unlike_pair"),
+    "two unlike networks, mirror image": ("vgg_small, 2 looks", "unlike_pair, 2 looks"),
 }
 """Lever -> the runs without and with it; ", 2 looks" is a run's mean over so many looks at each face (`emotion.looks`)."""
 

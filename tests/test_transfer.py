@@ -341,6 +341,16 @@ def test_patience_is_counted_in_the_last_stage(drawn, tmp_path):
     assert len(history(tmp_path / "still")) == 5
 
 
+def test_a_body_can_be_that_of_a_network_as_a_run_saves_it(tmp_path):
+    finished = random_norms(build("vgg", TINY_VGG))
+    finished.save(tmp_path / "best.keras")
+    network = build("vgg", TINY_VGG | {"weights": str(tmp_path / "best.keras")})
+    assert same(body_values(network), body_values(finished))
+    assert not same(values(network.layers[-1].weights), values(finished.layers[-1].weights))
+    with pytest.raises(ValueError, match="body weights must be those of se_resnet"):
+        build("se_resnet", TINY | {"weights": str(tmp_path / "best.keras")})
+
+
 def test_what_a_network_had_learned_from_is_told_from_the_records_beside_the_bodies(tmp_path):
     records = {"things": {"pictures": {"source": "tiny_imagenet", "used": {"training": 25000}}},
                "faces": {"source": {"trained_on": "photos of faces"}}}  # fmt: skip
@@ -351,6 +361,10 @@ def test_what_a_network_had_learned_from_is_told_from_the_records_beside_the_bod
     assert transfer.learned_from(things) == ["25,000 pictures of tiny_imagenet"]
     assert transfer.learned_from(other) == [other["weights"]]
     assert transfer.learned_from({"weights": None}) == transfer.learned_from({}) == []
+    run = {"config": {"architecture_options": faces}}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "record.json").write_text(json.dumps(run), encoding="utf-8")
+    assert transfer.learned_from({"weights": str(tmp_path / "run" / "best.keras")}) == ["photos of faces"]
     committee = {"members": [{"architecture": "vgg", "options": options} for options in ({}, faces, things, faces)]}
     assert transfer.learned_from(committee) == ["photos of faces", "25,000 pictures of tiny_imagenet"]
 
