@@ -224,6 +224,7 @@ LEVERS = {
     "going on": ("mobilenet_faces", "mobilenet_faces_again"),
     "two unlike networks": ("mobilenet_faces_again", "unlike_pair"),
     "two unlike networks, mirror image": ("vgg_small, 2 looks", "unlike_pair, 2 looks"),
+    "two unlike networks for four looks": ("vgg_small, 4 looks", "unlike_pair, 2 looks"),
 }
 """Lever -> the runs without and with it; ", 2 looks" is a run's mean over so many looks at each face (`emotion.looks`)."""
 
