@@ -383,7 +383,7 @@ def main(arguments: list[str] | None = None) -> None:
         for split, name in ((data.public_test, "public_test"), (data.private_test, "private_test")):
             np.save(options.run / f"{name}_{options.looks}_looks.npy", predict(with_looks(model, options.looks), split.images))
     record = calibrated(record, options.run, data.public_test.labels, data.private_test.labels, options.looks)
-    record["pretrained_on"] = learned_from(record["config"]["architecture_options"])
+    record["pretrained_on"] = learned_from(record.get("config", {}).get("architecture_options", {}))
     full_record = export_model(model, record, options.out, data.public_test.images, looks=options.looks)
     _add_int8_accuracy(full_record, options.out, data)
     for entry in full_record["formats"].values():
