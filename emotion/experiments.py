@@ -220,6 +220,8 @@ LEVERS = {
     "taught by vgg_small": ("vgg_small", "vgg_small_taught"),
     "two networks": ("vgg_small", "vgg_small_pair"),
     "two networks, mirror image": ("vgg_small, 2 looks", "vgg_small_pair, 2 looks"),
+    "VGG16, pre-trained": ("vgg16_scratch", "vgg16_finetuned"),
+    "MobileNetV2, pre-trained": ("mobilenet_v2_scratch", "mobilenet_v2_finetuned"),
     "faces learned first": ("vgg_small", "mobilenet_faces"),
     "going on": ("mobilenet_faces", "mobilenet_faces_again"),
     "two unlike networks": ("mobilenet_faces_again", "unlike_pair"),
