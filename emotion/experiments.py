@@ -5,8 +5,8 @@
     python -m emotion.experiments --list transfer       # once python -m emotion.pretraining has made the bodies' weights
     python -m emotion.experiments --list small --only vgg_small --run-dir /elsewhere
 
-Finished runs are skipped and unfinished ones go on from their last epoch, so the same command may be given again and again. Each
-run differs from the list's first one in what its note names, so that a reader can tell what a lever is worth.
+Finished runs are skipped and unfinished ones go on from their last epoch, so the same command may be given again and again. A
+run's note says what sets it apart from the list's first one or from the run that it names.
 """
 
 import argparse
@@ -38,6 +38,32 @@ _SMALL = TrainingConfig(
 
 SMALL = (
     _SMALL,
+    replace(
+        _SMALL,
+        name="mobilenet_faces",
+        architecture="mobilenet",
+        architecture_options={"weights": "saved_models/pretrained/mobilenet_faces/body.npz"},
+        epochs=12,
+        learning_rate=0.04,
+        warmup_epochs=1,
+        framed=0.3,
+        note="A MobileNet that has learned whose faces millions of photos show: does it read their expressions better?",
+    ),
+    replace(
+        _SMALL,
+        name="mobilenet_faces_again",
+        architecture="mobilenet",
+        architecture_options={"weights": "saved_models/runs/mobilenet_faces/best.keras"},
+        epochs=10,
+        stages=[Stage(0, 64, 0.03, norms=True)],
+        warmup_epochs=1,
+        ema=0.0,
+        framed=0.3,
+        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
+        seed=1,
+        note="mobilenet_faces had not finished learning: on from its weights, the first three blocks as they are, with erasing, "
+        "and without the average of the weights, which fits its batch normalisation's statistics badly in so few epochs.",
+    ),
     replace(
         _SMALL,
         name="vgg_small_taught",
@@ -74,32 +100,6 @@ SMALL = (
         architecture="se_resnet",
         architecture_options={"widths": [24, 48, 96, 192], "blocks": [1, 2, 2, 2]},
         note="Another kind of network for the ensemble: residual, with channel attention.",
-    ),
-    replace(
-        _SMALL,
-        name="mobilenet_faces",
-        architecture="mobilenet",
-        architecture_options={"weights": "saved_models/pretrained/mobilenet_faces/body.npz"},
-        epochs=12,
-        learning_rate=0.04,
-        warmup_epochs=1,
-        framed=0.3,
-        note="A MobileNet that has learned whose faces millions of photos show: does it read their expressions better?",
-    ),
-    replace(
-        _SMALL,
-        name="mobilenet_faces_again",
-        architecture="mobilenet",
-        architecture_options={"weights": "saved_models/runs/mobilenet_faces/best.keras"},
-        epochs=10,
-        stages=[Stage(0, 64, 0.03, norms=True)],
-        warmup_epochs=1,
-        ema=0.0,
-        framed=0.3,
-        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
-        seed=1,
-        note="mobilenet_faces had not finished learning: on from its weights, the first three blocks as they are, with erasing, "
-        "and without the average of the weights, which fits its batch normalisation's statistics badly in so few epochs.",
     ),
 )
 """For two CPU cores."""
