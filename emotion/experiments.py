@@ -158,6 +158,7 @@ _RESNET50 = replace(
     name="resnet50_all",
     architecture="resnet50",
     architecture_options={"weights": "saved_models/pretrained/resnet50/body.npz", "dropout": 0.3},
+    epochs=10,
     stages=[Stage(0, 0, 0.1), Stage(3, 50, 0.05), Stage(5, -1, 0.05, norms=True)],
     note="ResNet50 in three stages: the head alone, then the last 50 layers, then all of it.",
 )
