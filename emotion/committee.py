@@ -7,7 +7,6 @@ Keras and NumPy only.
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -17,10 +16,7 @@ import numpy as np
 from emotion import cleaning
 from emotion.architectures import build
 from emotion.dataset import FER2013, load_fer2013
-from emotion.evaluation import evaluate
-from emotion.fitting import claim
-from emotion.recorder import HISTORY_COLUMNS, predict
-from emotion.training import RUNS, git_commit, versions
+from emotion.training import RUNS, derive_run, finished_run
 from emotion.training_config import TrainingConfig
 
 
@@ -58,37 +54,21 @@ def make_run(names: list[str], name: str, data: FER2013, runs: Path = RUNS) -> d
         FileNotFoundError: a member lacks its record or its weights.
         ValueError: a member has no last map to put beside the others', or the folder holds a run with other settings.
     """
-    missing = [n for n in names for file in ("record.json", "best.keras") if not (runs / n / file).is_file()]
-    if missing:
-        raise FileNotFoundError(f"a member must be a finished run with its best.keras. Found none of: {', '.join(missing)}")
-    records = [json.loads((runs / n / "record.json").read_text(encoding="utf-8")) for n in names]
-    configs = [TrainingConfig.from_dict(record["config"]) for record in records]
-    models = [keras.saving.load_model(runs / n / "best.keras", compile=False) for n in names]
-    network, options = as_one_network(models, configs)
+    found = [finished_run(runs, member) for member in names]
+    records, models = [record for record, _ in found], [model for _, model in found]
+    network, options = as_one_network(models, [TrainingConfig.from_dict(record["config"]) for record in records])
     note = f"The mean of {' and '.join(names)}, as one network."
     config = TrainingConfig(name, architecture="committee", architecture_options=options, note=note)
-    claim(runs / name, config)
-    network.save(runs / name / "best.keras")
-    (runs / name / "history.csv").write_text(",".join(HISTORY_COLUMNS) + "\n", encoding="utf-8")
-    metrics = {}
-    for part, split in (("public_test", data.public_test), ("private_test", data.private_test)):
-        probabilities = predict(network, split.images)
-        np.save(runs / name / f"{part}.npy", probabilities)
-        metrics[part] = evaluate(split.labels, probabilities)
-    record = records[0] | {
-        "name": name,
-        "config": config.to_dict(),
-        "members": names,
-        "protocol": "members fitted on Training and chosen on PublicTest; PrivateTest scored once, after that",
-        "metrics": metrics,
-        "best_epoch": None,
-        "parameters": int(network.count_params()),
-        "minutes": round(sum(record["minutes"] for record in records), 1),
-        "versions": versions(),
-        "git_commit": git_commit(),
-    }
-    (runs / name / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return record
+    return derive_run(
+        network,
+        config,
+        data,
+        runs / name,
+        {key: value for key, value in records[0].items() if key not in ("body", "recalibrated")},
+        members=names,
+        protocol="members fitted on Training and chosen on PublicTest; PrivateTest scored once, after that",
+        minutes=round(sum(record["minutes"] for record in records), 1),
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

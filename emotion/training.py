@@ -28,7 +28,7 @@ from emotion.evaluation import evaluate
 from emotion.fitting import claim, fit
 from emotion.framing import framed
 from emotion.labels import EMOTIONS
-from emotion.recorder import Recorder, predict
+from emotion.recorder import HISTORY_COLUMNS, Recorder, predict
 from emotion.training_config import TrainingConfig, parse_settings
 from emotion.transfer import body_checksum
 
@@ -71,11 +71,7 @@ def train(config: TrainingConfig, data: FER2013, run_dir: str | Path | None = No
 
 
 def _record(config, data: FER2013, removed: list[dict], best: keras.Model, recorder: Recorder, folder: Path) -> dict:
-    metrics = {}
-    for name, split in (("public_test", data.public_test), ("private_test", data.private_test)):
-        probabilities = predict(best, split.images)
-        np.save(folder / f"{name}.npy", probabilities)
-        metrics[name] = evaluate(split.labels, probabilities)
+    metrics = _score(best, data, folder)
     reasons, weights = [row["reason"] for row in removed], config.architecture_options.get("weights")
     return {
         "name": config.name,
@@ -96,6 +92,63 @@ def _record(config, data: FER2013, removed: list[dict], best: keras.Model, recor
         **({"body": {"file": weights, "sha256": body_checksum(weights)}} if body_checksum(weights) else {}),
         "versions": versions(),
     }
+
+
+def _score(model: keras.Model, data: FER2013, folder: Path) -> dict:
+    metrics = {}
+    for name, split in (("public_test", data.public_test), ("private_test", data.private_test)):
+        probabilities = predict(model, split.images)
+        np.save(folder / f"{name}.npy", probabilities)
+        metrics[name] = evaluate(split.labels, probabilities)
+    return metrics
+
+
+def finished_run(runs: Path, name: str) -> tuple[dict, keras.Model]:
+    """Returns the record and the network of a run.
+
+    Raises:
+        FileNotFoundError: the record or best.keras is missing.
+    """
+    folder = runs / name
+    if not ((folder / "record.json").is_file() and (folder / "best.keras").is_file()):
+        raise FileNotFoundError(f"a run must be finished and still have its best.keras. Found none of: {name}")
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    return record, keras.saving.load_model(folder / "best.keras", compile=False)
+
+
+def derive_run(model: keras.Model, config: TrainingConfig, data: FER2013, folder: Path, origin: dict, **more) -> dict:
+    """Makes a run of a network that was not fitted but made of finished ones, and scores it.
+
+    Args:
+        model: the network.
+        config: its name, architecture and note; the rest says nothing.
+        data: as loaded.
+        folder: of the new run.
+        origin: record of the run that it was made of; what `more` does not replace stays.
+        more: entries of the new record.
+
+    Returns:
+        The record that was written.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    commit = git_commit()
+    claim(folder, config)
+    model.save(folder / "best.keras")
+    (folder / "history.csv").write_text(",".join(HISTORY_COLUMNS) + "\n", encoding="utf-8")
+    record = origin | {
+        "name": config.name,
+        "config": config.to_dict(),
+        "metrics": _score(model, data, folder),
+        "best_epoch": None,
+        "parameters": int(model.count_params()),
+        "versions": versions(),
+        "git_commit": commit,
+        **more,
+    }
+    (folder / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record
 
 
 def versions() -> dict[str, str]:
