@@ -76,6 +76,7 @@ SMALL = (
         _SMALL,
         name="vgg_small_long",
         epochs=110,
+        recalibrate=4096,
         framed=0.5,
         mixup=0.2,
         augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
@@ -109,6 +110,7 @@ _LARGE = replace(
     name="vgg_large",
     architecture_options={"widths": [64, 128, 256, 512]},
     epochs=120,
+    recalibrate=4096,
     weight_decay=0.01,
     note="The VGG-style network in full size, longer and with more weight decay against its greater capacity.",
 )

@@ -17,6 +17,7 @@ from emotion.batches import batches
 from emotion.dataset import Split
 from emotion.distillation import DistillationLoss, load_teacher
 from emotion.fused_norm import with_fused_normalization
+from emotion.recalibration import normalizations
 from emotion.recorder import Recorder, predict
 from emotion.training_config import TrainingConfig
 from emotion.transfer import freeze_body, split
@@ -93,7 +94,7 @@ def fit(
         The network with the weights of its best epoch, in float32 and uncompiled, and the recorder of the run.
 
     Raises:
-        ValueError: the config shows framed pictures and there are none.
+        ValueError: the config shows framed pictures and there are none, or recalibrates what has no batch normalisation.
     """
     if config.framed and framed is None:
         raise ValueError(f"framed pictures must be given for a config that shows them. Received: none, share {config.framed}")
@@ -112,7 +113,10 @@ def fit(
 def _fit(config: TrainingConfig, images, targets, validation: Split, folder: Path, verbose, callbacks, framed) -> Recorder:
     core = with_fused_normalization(build(config.architecture, config.architecture_options))
     model = _training_model(core, config, folder.parent)
-    recorder = Recorder(core, model, validation, config, folder)
+    if config.recalibrate and not normalizations(core):
+        raise ValueError(f"a network must have batch normalisation to recalibrate it. Received: {config.architecture}")
+    chosen = np.random.default_rng(config.seed).permutation(len(images))[: config.recalibrate]
+    recorder = Recorder(core, model, validation, config, folder, images[chosen])
     done = recorder.restore()
     for number, (first, end, stage) in enumerate(config.spans()):
         if done >= end or recorder.out_of_patience(done):

@@ -5,7 +5,7 @@
 While a network is fitted, each layer's mean and variance are averaged over faces that augmentation has changed, and over weights
 that went on changing (or, with `ema`, over other weights than those that are kept). Neither is what it meets afterwards. Here
 faces of Training pass through the finished network as they are, and each layer's statistics become the mean over their batches.
-No weight is fitted. The result is a run like any other.
+No weight is fitted. The result is a run like any other. With `recalibrate` in its settings, a run does this after every epoch.
 Sources: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", sections 3 ("PreciseBN") and 5; Touvron et al. 2019, "Fixing the
 train-test resolution discrepancy".
 
@@ -22,43 +22,44 @@ import keras
 import numpy as np
 from keras import layers
 
-from emotion import cleaning
 from emotion.dataset import FER2013, load_fer2013
-from emotion.training import RUNS, derive_run, finished_run
-from emotion.training_config import TrainingConfig
 
 PICTURES = 4096
+RUNS = Path(__file__).resolve().parent.parent / "saved_models" / "runs"
+
+
+def normalizations(model: keras.Model) -> list[layers.BatchNormalization]:
+    """Returns a network's batch normalisation layers, those of networks inside it included."""
+    return [layer for layer in _all_layers(model) if isinstance(layer, layers.BatchNormalization)]
 
 
 def recalibrate(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> None:
-    """Replaces the moving mean and variance of every batch normalisation by those of these pictures.
+    """Replaces the moving mean and variance of every batch normalisation that is not frozen by those of these pictures.
 
     Args:
-        model: a finished network; changed in place, but for its weights.
+        model: the network; changed in place.
         images: uint8 (n, 48, 48), as they are.
         batch_size: pictures looked at together; a smaller rest is left out.
 
     Raises:
         ValueError: the network has no batch normalisation, or there is no whole batch.
     """
-    norms = [layer for layer in _all_layers(model) if isinstance(layer, layers.BatchNormalization)]
+    norms, batches = normalizations(model), len(images) // batch_size
     drops = [layer for layer in _all_layers(model) if isinstance(layer, layers.Dropout)]
-    batches = len(images) // batch_size
     if not norms or not batches:
         rule = f"a network must have batch normalisation, and there must be {batch_size} pictures or more"
         raise ValueError(f"{rule}. Received: {model.name} with {len(norms)} such layers, {len(images)} pictures")
-    momenta, rates, frozen = [n.momentum for n in norms], [d.rate for d in drops], [n.trainable for n in norms]
+    momenta, rates = [layer.momentum for layer in norms], [layer.rate for layer in drops]
     try:
         for layer in drops:
             layer.rate = 0.0  # it would widen the variance of all that follows
         for batch in range(batches):
             for layer in norms:
-                # The mean of equals, not one that forgets.
-                layer.trainable, layer.momentum = True, batch / (batch + 1)
+                layer.momentum = batch / (batch + 1)  # the mean of equals, not one that forgets
             model(images[batch * batch_size :][:batch_size].astype(np.float32)[..., None], training=True)
     finally:
-        for layer, momentum, trainable in zip(norms, momenta, frozen, strict=True):
-            layer.momentum, layer.trainable = momentum, trainable
+        for layer, momentum in zip(norms, momenta, strict=True):
+            layer.momentum = momentum
         for layer, rate in zip(drops, rates, strict=True):
             layer.rate = rate
 
@@ -84,6 +85,10 @@ def make_run(origin: str, name: str, data: FER2013, runs: Path = RUNS) -> dict:
         FileNotFoundError: the run lacks its record or its weights.
         ValueError: its network has no batch normalisation, or the folder holds a run with other settings.
     """
+    from emotion import cleaning  # only here: training itself recalibrates
+    from emotion.training import derive_run, finished_run
+    from emotion.training_config import TrainingConfig
+
     record, model = finished_run(runs, origin)
     config = TrainingConfig.from_dict(record["config"])
     images = (cleaning.clean(data)[0] if config.clean else data).training.images
@@ -100,6 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", help="of the new run (default: the run's, with _recalibrated behind it)")
     parser.add_argument("--data", type=Path, help="data set (default: looked for as emotion.dataset does)")
     options = parser.parse_args(arguments)
+    from emotion import cleaning
+
     data = load_fer2013(options.data)
     cleaning.check_official(data)
     record = make_run(options.run, options.name or f"{options.run}_recalibrated", data)

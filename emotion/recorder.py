@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from emotion.dataset import Split
+from emotion.recalibration import normalizations, recalibrate
 from emotion.training_config import TrainingConfig
 
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
@@ -31,13 +32,18 @@ class Recorder(keras.callbacks.Callback):
         core: the network itself, without augmentation.
         whole: the core and all that wraps it; the checkpoint holds its variables, whichever part of it is being fitted.
         validation: pictures that choose the epoch: PublicTest, where FER-2013 is learned.
-        config: ema, patience and stages are used.
+        config: ema, recalibrate, patience and stages are used.
         folder: of the run.
+        pictures: uint8 (n, 48, 48) to recalibrate on, where the config says so.
     """
 
-    def __init__(self, core: keras.Model, whole: keras.Model, validation: Split, config: TrainingConfig, folder: Path):
+    def __init__(
+        self, core: keras.Model, whole: keras.Model, validation: Split, config: TrainingConfig, folder: Path,
+        pictures: np.ndarray | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.core, self.whole, self.validation, self.config, self.folder = core, whole, validation, config, folder
+        self.pictures = pictures
         self.best, self.best_epoch, self.best_weights, self.seconds = -1.0, -1, None, 0.0
         self.stage, self.saved_stage, self.saved_optimizer, self.raw = 0, -1, [], None
 
@@ -45,7 +51,7 @@ class Recorder(keras.callbacks.Callback):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        raw = self._swap_in_average()
+        raw, statistics = self._swap_in_average(), self._recalibrate()
         probabilities = predict(self.core, self.validation.images)
         logs["val_loss"], logs["val_accuracy"] = _loss_and_accuracy(self.validation.labels, probabilities)
         if logs["val_accuracy"] > self.best:
@@ -53,6 +59,8 @@ class Recorder(keras.callbacks.Callback):
             self.best_weights = [keras.ops.convert_to_numpy(v) for v in self.core.weights]
         self.raw = raw
         self._put_back_raw()
+        for variable, value in statistics:
+            variable.assign(value)
         seconds = time.perf_counter() - self.started
         self.seconds += seconds
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -89,6 +97,15 @@ class Recorder(keras.callbacks.Callback):
             # A copy: under JAX the two would otherwise share one buffer, which the next step gives away.
             variable.assign(np.array(average))
         return raw
+
+    def _recalibrate(self) -> list[tuple]:
+        """Gives the network statistics of unchanged pictures and returns those that it is to be fitted on with."""
+        if not self.config.recalibrate:
+            return []
+        moving = [v for layer in normalizations(self.core) for v in (layer.moving_mean, layer.moving_variance)]
+        kept = [(variable, np.array(variable)) for variable in moving]
+        recalibrate(self.core, self.pictures)
+        return kept
 
     def save(self, epochs_done: int) -> None:
         """Writes the checkpoint beside its place and renames it, so that a kill leaves the former one whole."""

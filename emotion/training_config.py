@@ -44,6 +44,8 @@ class TrainingConfig:
         weight_decay: decoupled, per step times the learning rate, on kernels only.
         label_smoothing: 0..1.
         ema: momentum of the weights' exponential moving average, which is then what is evaluated and kept; 0 is off.
+        recalibrate: after each epoch the network that is evaluated and kept has its batch normalisation's statistics from so many
+            unchanged pictures (`emotion.recalibration`); 0 keeps those of the augmented ones that it was fitted on.
         augmentation: see `Augmentation`.
         framed: share of a picture's showings, 0..1, in which it is framed as the page frames a face (`emotion.framing`).
         mixup: alpha of the Beta distribution (Zhang et al. 2018); 0 is off.
@@ -70,6 +72,7 @@ class TrainingConfig:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     ema: float = 0.0
+    recalibrate: int = 0
     augmentation: Augmentation = NONE
     framed: float = 0.0
     mixup: float = 0.0
@@ -99,6 +102,8 @@ class TrainingConfig:
         for name in ("ema", "label_smoothing", "label_share", "framed"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1. Received: {getattr(self, name)}")
+        if self.recalibrate < 0 or 0 < self.recalibrate < 64:
+            raise ValueError(f"recalibrate must be 0 or a number of pictures from 64 on. Received: {self.recalibrate}")
         self._check_stages()
         shortest = min(end - first for first, end, _ in self.spans())
         if not 0 <= self.warmup_epochs < shortest:

@@ -1,12 +1,15 @@
 """Batch normalisation recalibrated: the statistics of the pictures as they are, no weight fitted, a run like any other."""
 
+import csv
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
 from emotion import architectures, committee, recalibration
+from emotion.recalibration import normalizations as norms
 from emotion.training import predict, train
 from emotion.training_config import TrainingConfig
 
@@ -15,10 +18,6 @@ CONFIG = TrainingConfig("one", "se_resnet", {"widths": [4, 8], "blocks": [1, 1],
 
 def statistics(model):
     return [norm.get_weights()[2:] for norm in norms(model)]
-
-
-def norms(model):
-    return [layer for layer in recalibration._all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_nothing_but_the_statistics_changes(network, pictures):
     drops = [layer for layer in network.layers if isinstance(layer, keras.layers.Dropout)]
 
     def settings():
-        return [(n.momentum, n.trainable) for n in norms(network)], [d.rate for d in drops]
+        return [n.momentum for n in norms(network)], [d.rate for d in drops]
 
     weights, before = network.get_weights(), settings()
     recalibration.recalibrate(network, pictures, batch_size=8)
@@ -63,13 +62,21 @@ def test_dropped_branches_do_not_count_and_the_same_pictures_give_the_same(netwo
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
 
 
-def test_frozen_layers_and_members_of_a_committee_are_recalibrated_too(network, pictures):
+def test_members_of_a_committee_are_recalibrated_too(network, pictures):
     together, _ = committee.as_one_network([network, network], [CONFIG, CONFIG])
-    together.trainable = False
     before = statistics(together)
     recalibration.recalibrate(together, pictures, batch_size=8)
     assert len(before) == 2 * len(norms(network))
     assert all(not np.array_equal(a[0], b[0]) for a, b in zip(before, statistics(together), strict=True))
+
+
+def test_frozen_layers_keep_theirs(network, pictures):
+    first, *others = norms(network)
+    first.trainable = False
+    before = statistics(network)
+    recalibration.recalibrate(network, pictures, batch_size=8)
+    np.testing.assert_array_equal(first.get_weights()[2:], before[0])
+    assert all(not np.array_equal(a, b.get_weights()[2:]) for a, b in zip(before[1:], others, strict=True))
 
 
 def test_what_cannot_be_recalibrated_is_refused(network, pictures):
@@ -98,3 +105,36 @@ def test_a_run_without_weights_is_named(drawn, tmp_path):
     with pytest.raises(FileNotFoundError, match="best.keras.*nobody"):
         recalibration.make_run("nobody", "again", drawn, tmp_path)
     assert not (tmp_path / "again").exists()
+
+
+def test_a_run_can_recalibrate_after_each_epoch_and_is_fitted_as_if_it_did_not(drawn, tmp_path):
+    settings = {"ema": 0.9, "epochs": 2, "optimizer": "sgd", "learning_rate": 0.05}
+    plain, careful = (replace(CONFIG, name=name, recalibrate=n, **settings) for name, n in (("plain", 0), ("careful", 64)))
+    assert len(drawn.training) >= 64
+    for config in (plain, careful):
+        train(config, drawn, tmp_path / config.name, verbose=0)
+    rows = {}
+    for name in ("plain", "careful"):
+        with (tmp_path / name / "history.csv").open() as file:
+            rows[name] = list(csv.DictReader(file))
+    assert [row["loss"] for row in rows["plain"]] == pytest.approx([row["loss"] for row in rows["careful"]])
+    assert [row["val_loss"] for row in rows["plain"]] != [row["val_loss"] for row in rows["careful"]]
+    kept = keras.saving.load_model(tmp_path / "careful" / "best.keras", compile=False)
+    before = statistics(kept)
+    images = drawn.training.images
+    recalibration.recalibrate(kept, images[np.random.default_rng(0).permutation(len(images))[:64]])
+    for one, two in zip(before, statistics(kept), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [-1, 63])
+def test_too_few_pictures_to_recalibrate_on_are_refused(count):
+    with pytest.raises(ValueError, match=f"recalibrate must be 0 or .* Received: {count}"):
+        TrainingConfig("one", recalibrate=count)
+
+
+def test_a_run_without_batch_normalisation_is_refused_before_it_starts(drawn, tmp_path):
+    config = TrainingConfig("plain", "custom_cnn", {"filters": [4], "dense": 8}, epochs=1, recalibrate=64)
+    with pytest.raises(ValueError, match="batch normalisation.*custom_cnn"):
+        train(config, drawn, tmp_path / "plain", verbose=0)
+    assert not (tmp_path / "plain" / "checkpoint.npz").exists()
