@@ -651,7 +651,7 @@ def plot_matrix(
 
 def plot_histories(*runs: Run) -> plt.Figure:
     """Draws loss and accuracy of runs, epoch by epoch: Training dashed, PublicTest solid, a dot at the epoch that is kept."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
     for axis, measure in zip(axes, ("loss", "accuracy"), strict=True):
         for run, colour in zip(runs, SERIES, strict=False):
             best = run.record["best_epoch"]
@@ -661,7 +661,7 @@ def plot_histories(*runs: Run) -> plt.Figure:
         axis.set(title=measure.capitalize(), xlabel="epoch")
     axes[0].set_ylabel("cross-entropy, nats")
     axes[1].yaxis.set_major_formatter("{x:.0%}")
-    axes[1].legend(fontsize=9.5)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs), fontsize=9.5)
     return figure
 
 
