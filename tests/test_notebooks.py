@@ -49,15 +49,9 @@ def shown_text(cell) -> str:
     return "\n".join(texts)
 
 
-WAITING = {"05"}
-"""Notebooks whose runs have not been trained yet: the only gaps in the numbers."""
-
-
 def test_notebooks_have_numbers_of_their_own_and_stand_in_their_order_in_the_readme():
     numbers = [re.match(r"(\d\d)_", path.name)[1] for path in PATHS]
-    assert len(set(numbers)) == len(numbers) and not WAITING & set(numbers)
-    together = sorted({*numbers, *WAITING})
-    assert together == [f"{number:02d}" for number in range(1, len(together) + 1)]
+    assert numbers == [f"{number:02d}" for number in range(1, len(numbers) + 1)]
     linked = re.findall(r"\]\(notebooks/([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert [name for name in dict.fromkeys(linked) if name] == [path.name for path in PATHS]
 
