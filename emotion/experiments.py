@@ -36,29 +36,29 @@ _SMALL = TrainingConfig(
     note="The VGG-style network in a size that two cores train in an hour.",
 )
 
+_FACES = replace(
+    _SMALL,
+    name="mobilenet_faces",
+    architecture="mobilenet",
+    architecture_options={"weights": "saved_models/pretrained/mobilenet_faces/body.npz"},
+    epochs=12,
+    learning_rate=0.04,
+    warmup_epochs=1,
+    framed=0.3,
+    note="A MobileNet that has learned whose faces millions of photos show: does it read their expressions better?",
+)
+
 SMALL = (
     _SMALL,
+    _FACES,
     replace(
-        _SMALL,
-        name="mobilenet_faces",
-        architecture="mobilenet",
-        architecture_options={"weights": "saved_models/pretrained/mobilenet_faces/body.npz"},
-        epochs=12,
-        learning_rate=0.04,
-        warmup_epochs=1,
-        framed=0.3,
-        note="A MobileNet that has learned whose faces millions of photos show: does it read their expressions better?",
-    ),
-    replace(
-        _SMALL,
+        _FACES,
         name="mobilenet_faces_again",
-        architecture="mobilenet",
         architecture_options={"weights": "saved_models/runs/mobilenet_faces/best.keras"},
         epochs=10,
+        learning_rate=_SMALL.learning_rate,  # unused: the stage has its own
         stages=[Stage(0, 64, 0.03, norms=True)],
-        warmup_epochs=1,
         ema=0.0,
-        framed=0.3,
         augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
         seed=1,
         note="mobilenet_faces had not finished learning: on from its weights, the first three blocks as they are, with erasing, "

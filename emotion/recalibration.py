@@ -22,10 +22,11 @@ import keras
 import numpy as np
 from keras import layers
 
+from emotion import cleaning
 from emotion.dataset import FER2013, load_fer2013
+from emotion.training_config import TrainingConfig
 
 PICTURES = 4096
-RUNS = Path(__file__).resolve().parent.parent / "saved_models" / "runs"
 
 
 def normalizations(model: keras.Model) -> list[layers.BatchNormalization]:
@@ -69,14 +70,14 @@ def _all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
         yield from _all_layers(layer) if isinstance(layer, keras.Model) else [layer]
 
 
-def make_run(origin: str, name: str, data: FER2013, runs: Path = RUNS) -> dict:
+def make_run(origin: str, name: str, data: FER2013, runs: Path | None = None) -> dict:
     """Makes the run of a recalibrated network, and scores it.
 
     Args:
         origin: name of a finished run, which must still have its best.keras.
         name: of the new run.
         data: as loaded; the pictures are drawn from Training as it is left by `cleaning`.
-        runs: the folder that holds the runs' folders.
+        runs: the folder that holds the runs' folders; None is saved_models/runs.
 
     Returns:
         The record that was written.
@@ -85,10 +86,9 @@ def make_run(origin: str, name: str, data: FER2013, runs: Path = RUNS) -> dict:
         FileNotFoundError: the run lacks its record or its weights.
         ValueError: its network has no batch normalisation, or the folder holds a run with other settings.
     """
-    from emotion import cleaning  # only here: training itself recalibrates
-    from emotion.training import derive_run, finished_run
-    from emotion.training_config import TrainingConfig
+    from emotion.training import RUNS, derive_run, finished_run  # only here: training itself recalibrates
 
+    runs = runs or RUNS
     record, model = finished_run(runs, origin)
     config = TrainingConfig.from_dict(record["config"])
     images = (cleaning.clean(data)[0] if config.clean else data).training.images
@@ -105,8 +105,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", help="of the new run (default: the run's, with _recalibrated behind it)")
     parser.add_argument("--data", type=Path, help="data set (default: looked for as emotion.dataset does)")
     options = parser.parse_args(arguments)
-    from emotion import cleaning
-
     data = load_fer2013(options.data)
     cleaning.check_official(data)
     record = make_run(options.run, options.name or f"{options.run}_recalibrated", data)

@@ -31,7 +31,7 @@ def pictures():
     return np.random.default_rng(0).integers(0, 256, (16, 48, 48), dtype=np.uint8)
 
 
-def test_each_layer_holds_the_mean_over_the_batches_of_what_it_meets(network, pictures):
+def test_a_layer_holds_the_mean_over_the_batches_of_what_it_meets(network, pictures):
     recalibration.recalibrate(network, pictures, batch_size=8)
     first = norms(network)[0]  # what it meets hangs on no other's statistics
     seen = keras.Model(network.inputs[0], first.input)
@@ -117,7 +117,7 @@ def test_a_run_can_recalibrate_after_each_epoch_and_is_fitted_as_if_it_did_not(d
     for name in ("plain", "careful"):
         with (tmp_path / name / "history.csv").open() as file:
             rows[name] = list(csv.DictReader(file))
-    assert [row["loss"] for row in rows["plain"]] == pytest.approx([row["loss"] for row in rows["careful"]])
+    assert [float(row["loss"]) for row in rows["plain"]] == pytest.approx([float(row["loss"]) for row in rows["careful"]])
     assert [row["val_loss"] for row in rows["plain"]] != [row["val_loss"] for row in rows["careful"]]
     kept = keras.saving.load_model(tmp_path / "careful" / "best.keras", compile=False)
     before = statistics(kept)
