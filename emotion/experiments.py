@@ -222,6 +222,7 @@ LEVERS = {
     "nearer and further off": ("vgg_small, 2 looks", "vgg_small, 4 looks"),
     "unchanged faces' statistics": ("vgg_small", "vgg_small_recalibrated"),
     "unchanged faces' statistics, MobileNet": ("mobilenet_faces_again", "mobilenet_faces_again_recalibrated"),
+    "unchanged faces' statistics, ResNet50": ("resnet50_all", "resnet50_all_recalibrated"),
     "taught by vgg_small": ("vgg_small", "vgg_small_taught"),
     "two networks": ("vgg_small", "vgg_small_pair"),
     "two networks, mirror image": ("vgg_small, 2 looks", "vgg_small_pair, 2 looks"),
