@@ -34,36 +34,48 @@ SOURCE = {
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the weights of a TensorFlow.js model that lie in one file.
+    """Reads the weights of a TensorFlow.js model.
 
     Args:
-        path: of the model's JSON file; the binary file that it names lies beside it.
+        path: of the model's JSON file; the binary files that it names lie beside it.
 
     Returns:
         Name -> array; those kept in float16 as float32.
 
     Raises:
-        ValueError: the JSON holds no such model, or the binary file has another length than it says.
+        ValueError: the JSON holds no such model, or the binary files have another length together than it says.
     """
-    path = Path(path)
-    try:
-        (group,) = json.loads(path.read_text(encoding="utf-8"))["weightsManifest"]
-        (file,) = group["paths"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"a TensorFlow.js model must list its weights in one binary file. Received: {path}") from error
-    content, start, weights = (path.parent / file).read_bytes(), 0, {}
-    for entry in group["weights"]:
+    entries, files = _manifest(path)
+    content, start, weights = b"".join(file.read_bytes() for file in files), 0, {}
+    for entry in entries:
         kept_as = np.dtype(entry.get("quantization", {}).get("dtype", entry["dtype"]))
         count = int(np.prod(entry["shape"]))
         end = start + count * kept_as.itemsize
         values = np.frombuffer(content[start:end], kept_as)
         if len(values) != count:
-            raise ValueError(f"{file} must hold {entry['name']} up to byte {end}. Received: {len(content)} bytes")
+            raise ValueError(f"{files[-1]} must hold {entry['name']} up to byte {end}. Received: {len(content)} bytes")
         weights[entry["name"]] = values.reshape(entry["shape"]).astype(entry["dtype"])
         start = end
     if start != len(content):
-        raise ValueError(f"{file} must hold {start} bytes. Received: {len(content)}")
+        raise ValueError(f"{files[-1]} must end at byte {start} of the weights. Received: {len(content)}")
     return weights
+
+
+def weights_checksum(path: str | Path) -> str:
+    """Returns the SHA-256 of a TensorFlow.js model's weights, its binary files one after the other, in hex."""
+    digest = hashlib.sha256()
+    for file in _manifest(path)[1]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _manifest(path: str | Path) -> tuple[list[dict], list[Path]]:
+    path = Path(path)
+    try:
+        (group,) = json.loads(path.read_text(encoding="utf-8"))["weightsManifest"]
+        return group["weights"], [path.parent / name for name in group["paths"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"a TensorFlow.js model must list its weights and their files. Received: {path}") from error
 
 
 def fill(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
@@ -130,19 +142,21 @@ def make_body(path: str | Path, images: np.ndarray, folder: str | Path = FOLDER)
     model = mobilenet()
     fill(keras.Model(model.input, model.get_layer("activation_map").output), read_weights(path))
     restore_statistics(model, images)
+    statistics = f"batch normalisation restored from {len(images)} faces of Training at {model.get_layer('resize').height}"
+    return write_body(model, {"source": SOURCE | {"sha256": weights_checksum(path)}, "statistics": statistics}, folder)
+
+
+def write_body(model: keras.Model, origin: dict, folder: Path) -> dict:
+    """Writes body.npz and record.json, which tells the body's origin; returns the record."""
     folder.mkdir(parents=True, exist_ok=True)
     body = save_body(model, folder / "body.npz")
-    record = {
-        "name": folder.name,
-        "source": SOURCE | {"sha256": hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest()},
-        "statistics": f"batch normalisation restored from {len(images)} faces of Training at {model.get_layer('resize').height}",
-        "body": {
-            "file": body.name,
-            "format": "npz; kernels float16, vectors float32",
-            "bytes": body.stat().st_size,
-            "sha256": body_checksum(body.resolve()),
-        },
+    of_file = {
+        "file": body.name,
+        "format": "npz; kernels float16, vectors float32",
+        "bytes": body.stat().st_size,
+        "sha256": body_checksum(body.resolve()),
     }
+    record = {"name": folder.name, **origin, "body": of_file}
     (folder / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return record
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from emotion import experiments
+from emotion import experiments, imagenet_body
 from emotion.architectures import build
 from emotion.pretraining import BODIES, PRETRAINED
 from emotion.training import RUNS
@@ -23,13 +23,16 @@ def test_every_network_of_the_list_can_be_built_and_pooled_maps_be_made(config):
     assert height == width and height in (4, 6)
 
 
-def test_each_transfer_starts_from_what_the_pretraining_command_makes_and_has_its_control():
+def test_each_transfer_starts_from_what_the_commands_make_and_has_its_control():
     by_name = {config.name: config for config in experiments.TRANSFER}
+    imagenet = imagenet_body.FOLDER / "body.npz"
     for config in experiments.TRANSFER:
         weights = config.architecture_options["weights"]
-        assert config.architecture in BODIES
-        assert weights is None or PROJECT / weights == PRETRAINED / BODIES[config.architecture].name / "body.npz"
-        if weights and config.stages[-1].unfrozen == -1:  # all of it trains at last: its control does so for as long
+        pretrained = PRETRAINED / BODIES[config.architecture].name / "body.npz"
+        other_run = weights and weights.startswith("saved_models/runs/") and weights.split("/")[2] in by_name
+        assert weights is None or other_run or PROJECT / weights in (pretrained, imagenet)
+        # All of it trains at last: its control does so for as long.
+        if weights and PROJECT / weights == pretrained and config.stages[-1].unfrozen == -1:
             control = by_name[f"{config.name.rpartition('_')[0]}_scratch"]
             first, end, last = config.spans()[-1]
             assert control.architecture_options == config.architecture_options | {"weights": None} and not control.stages

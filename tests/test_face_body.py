@@ -68,14 +68,14 @@ def test_a_file_of_another_length_is_refused(tmp_path, change):
     path = publish(tmp_path, published(small_network()))
     file = tmp_path / "model.bin"
     file.write_bytes(change(file.read_bytes()))
-    with pytest.raises(ValueError, match=r"model.bin must hold .* Received: \d+"):
+    with pytest.raises(ValueError, match=r"model.bin must (hold|end) .* Received: \d+"):
         read_weights(path)
 
 
 @pytest.mark.parametrize("text", ["no JSON", "{}", "[]"])
 def test_what_is_no_such_model_is_refused(tmp_path, text):
     (tmp_path / "model.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match="must list its weights in one binary file. Received: .*model.json"):
+    with pytest.raises(ValueError, match="must list its weights and their files. Received: .*model.json"):
         read_weights(tmp_path / "model.json")
 
 
