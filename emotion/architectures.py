@@ -11,7 +11,7 @@ import keras
 from keras import layers
 
 from emotion.labels import EMOTIONS
-from emotion.transfer import INPUT_SHAPE, load_body, mobilenet, mobilenet_v2, resnet50, vgg16, vgg16_norm
+from emotion.transfer import INPUT_SHAPE, face_resnet, load_body, mobilenet, mobilenet_v2, resnet50, vgg16, vgg16_norm
 
 
 def custom_cnn(
@@ -180,6 +180,7 @@ BUILDERS = {
     "resnet50": resnet50,
     "mobilenet_v2": mobilenet_v2,
     "mobilenet": mobilenet,
+    "face_resnet": face_resnet,
 }
 """Name in `TrainingConfig.architecture` -> builder; its keyword arguments are `TrainingConfig.architecture_options`."""
 

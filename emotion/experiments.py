@@ -65,6 +65,19 @@ SMALL = (
         "and without the average of the weights, which fits its batch normalisation's statistics badly in so few epochs.",
     ),
     replace(
+        _FACES,
+        name="face_resnet",
+        architecture="face_resnet",
+        architecture_options={"weights": "saved_models/pretrained/face_resnet/body.npz"},
+        epochs=24,
+        learning_rate=0.05,
+        ema=0.0,
+        recalibrate=4096,
+        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
+        note="A residual network that has learned to tell millions of faces apart, as a third kind beside the VGG-style one and "
+        "the MobileNet.",
+    ),
+    replace(
         _SMALL,
         name="vgg_small_taught",
         epochs=32,
