@@ -233,7 +233,6 @@ TRANSFER = (
     ),
     _scratch(_RESNET50, "resnet50_scratch"),
     _RESNET50_IMAGENET,
-    _frozen(_RESNET50_IMAGENET, "resnet50_imagenet_frozen"),
     replace(
         _RESNET50_IMAGENET,
         name="resnet50_imagenet_again",
@@ -264,12 +263,14 @@ LEVERS = {
     "two networks, mirror image": ("vgg_small, 2 looks", "vgg_small_pair, 2 looks"),
     "VGG16, pre-trained": ("vgg16_scratch", "vgg16_finetuned"),
     "ResNet50, pre-trained": ("resnet50_scratch", "resnet50_all"),
+    "ResNet50, ImageNet for Tiny ImageNet": ("resnet50_all_recalibrated", "resnet50_imagenet"),
     "MobileNetV2, pre-trained": ("mobilenet_v2_scratch", "mobilenet_v2_finetuned"),
     "faces learned first": ("vgg_small", "mobilenet_faces"),
     "going on": ("mobilenet_faces", "mobilenet_faces_again"),
     "two unlike networks": ("mobilenet_faces_again", "unlike_pair"),
     "two unlike networks, mirror image": ("vgg_small, 2 looks", "unlike_pair, 2 looks"),
     "two unlike networks for four looks": ("vgg_small, 4 looks", "unlike_pair, 2 looks"),
+    "unchanged faces' statistics, two unlike networks": ("unlike_pair, 2 looks", "unlike_pair_recalibrated, 2 looks"),
 }
 """Lever -> the runs without and with it; ", 2 looks" is a run's mean over so many looks at each face (`emotion.looks`)."""
 
