@@ -66,6 +66,22 @@ SMALL = (
     ),
     replace(
         _FACES,
+        name="mobilenet_faces_mixed",
+        architecture_options={"weights": "saved_models/runs/mobilenet_faces/best.keras"},
+        epochs=10,
+        learning_rate=_SMALL.learning_rate,  # unused: the stage has its own
+        stages=[Stage(0, -1, 0.03, norms=True)],
+        ema=0.0,
+        recalibrate=4096,
+        framed=0.5,
+        mixup=0.2,
+        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
+        seed=2,
+        note="As mobilenet_faces_again, which fits Training far better than PublicTest, with mixup, more framed faces and all of its "
+        "layers: does variety help?",
+    ),
+    replace(
+        _FACES,
         name="face_resnet",
         architecture="face_resnet",
         architecture_options={"weights": "saved_models/pretrained/face_resnet/body.npz"},
@@ -266,6 +282,7 @@ LEVERS = {
     "ResNet50, ImageNet for Tiny ImageNet": ("resnet50_all_recalibrated", "resnet50_imagenet"),
     "MobileNetV2, pre-trained": ("mobilenet_v2_scratch", "mobilenet_v2_finetuned"),
     "faces learned first": ("vgg_small", "mobilenet_faces"),
+    "faces learned first, dlib's network": ("vgg_small_recalibrated", "face_resnet"),
     "going on": ("mobilenet_faces", "mobilenet_faces_again"),
     "two unlike networks": ("mobilenet_faces_again", "unlike_pair"),
     "two unlike networks, mirror image": ("vgg_small, 2 looks", "unlike_pair, 2 looks"),
