@@ -77,8 +77,8 @@ SMALL = (
         mixup=0.2,
         augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
         seed=2,
-        note="As mobilenet_faces_again, which fits Training far better than PublicTest, with mixup, more framed faces and all of its "
-        "layers: does variety help?",
+        note="As mobilenet_faces_again, which fits Training far better than PublicTest, with mixup, more framed faces and "
+        "all of its layers: does variety help?",
     ),
     replace(
         _FACES,
