@@ -139,7 +139,7 @@ class PhotoTab:
             buttons=["fullscreen"],
             elem_id="annotated",
         )
-        with gr.Row(visible=False) as options:
+        with gr.Row(visible=False, elem_id="options") as options:
             landmarks = gr.Checkbox(label="Show the 468 landmarks", container=False, min_width=180)
             heat = gr.Checkbox(
                 label="Where the model looked",

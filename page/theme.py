@@ -65,6 +65,8 @@ CSS = """
 @media (max-width: 640px) {
   .prose h1 { font-size: 1.4rem; }
   .card.hint { min-height: 170px; }
+  #options { flex-wrap: wrap; gap: 0.5rem; }
+  #options > * { flex: 1 0 100% !important; }
   .bars li { grid-template-columns: 6.3rem 1fr 2.8rem; gap: 0.5rem; }
 }
 """

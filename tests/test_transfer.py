@@ -114,7 +114,7 @@ def test_statistics_catch_up_within_a_few_hundred_steps(networks, name):
 
 
 def test_other_input_sizes_are_refused():
-    with pytest.raises(ValueError, match="input_size must be one of 48, 96, 144, 224. Received: 64"):
+    with pytest.raises(ValueError, match="input_size must be one of 48, 96, 112, 144, 224. Received: 64"):
         build("vgg16", {"weights": None, "input_size": 64})
 
 
