@@ -18,6 +18,8 @@ from emotion.augmentation import STANDARD, Augmentation
 from emotion.distillation import Distillation
 from emotion.training_config import Stage, TrainingConfig
 
+_ERASING = replace(STANDARD, erase=0.3)
+
 _SMALL = TrainingConfig(
     name="vgg_small",
     architecture="vgg",
@@ -48,34 +50,31 @@ _FACES = replace(
     note="A MobileNet that has learned whose faces millions of photos show: does it read their expressions better?",
 )
 
+_FACES_AGAIN = replace(
+    _FACES,
+    name="mobilenet_faces_again",
+    architecture_options={"weights": "saved_models/runs/mobilenet_faces/best.keras"},
+    epochs=10,
+    learning_rate=_SMALL.learning_rate,  # unused: the stage has its own
+    stages=[Stage(0, 64, 0.03, norms=True)],
+    ema=0.0,
+    augmentation=_ERASING,
+    seed=1,
+    note="mobilenet_faces had not finished learning: on from its weights, the first three blocks as they are, with erasing, "
+    "and without the average of the weights, which fits its batch normalisation's statistics badly in so few epochs.",
+)
+
 SMALL = (
     _SMALL,
     _FACES,
+    _FACES_AGAIN,
     replace(
-        _FACES,
-        name="mobilenet_faces_again",
-        architecture_options={"weights": "saved_models/runs/mobilenet_faces/best.keras"},
-        epochs=10,
-        learning_rate=_SMALL.learning_rate,  # unused: the stage has its own
-        stages=[Stage(0, 64, 0.03, norms=True)],
-        ema=0.0,
-        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
-        seed=1,
-        note="mobilenet_faces had not finished learning: on from its weights, the first three blocks as they are, with erasing, "
-        "and without the average of the weights, which fits its batch normalisation's statistics badly in so few epochs.",
-    ),
-    replace(
-        _FACES,
+        _FACES_AGAIN,
         name="mobilenet_faces_mixed",
-        architecture_options={"weights": "saved_models/runs/mobilenet_faces/best.keras"},
-        epochs=10,
-        learning_rate=_SMALL.learning_rate,  # unused: the stage has its own
         stages=[Stage(0, -1, 0.03, norms=True)],
-        ema=0.0,
         recalibrate=4096,
         framed=0.5,
         mixup=0.2,
-        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
         seed=2,
         note="As mobilenet_faces_again, which fits Training far better than PublicTest, with mixup, more framed faces and "
         "all of its layers: does variety help?",
@@ -89,7 +88,7 @@ SMALL = (
         learning_rate=0.05,
         ema=0.0,
         recalibrate=4096,
-        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
+        augmentation=_ERASING,
         note="A residual network that has learned to tell millions of faces apart, as a third kind beside the VGG-style one and "
         "the MobileNet.",
     ),
@@ -108,7 +107,7 @@ SMALL = (
         recalibrate=4096,
         framed=0.5,
         mixup=0.2,
-        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
+        augmentation=_ERASING,
         note="The same network for longer, with more variety against overfitting: mixup, erasing, half of the showings framed "
         "as the page frames a face.",
     ),
@@ -255,7 +254,7 @@ TRANSFER = (
         architecture_options={"weights": "saved_models/runs/resnet50_imagenet/best.keras", "dropout": 0.3},
         epochs=6,
         stages=[Stage(0, -1, 0.02, norms=True)],
-        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.3}),
+        augmentation=_ERASING,
         seed=1,
         note="On from resnet50_imagenet's weights, with erasing: how far does ResNet50 come in twice the time?",
     ),

@@ -11,7 +11,8 @@ The results are kept in git: saved_models/pretrained/<name>/ holds body.npz and 
 
 Weights may be published for answering only: the statistics of batch normalisation are folded into the convolutions or into a
 plain scale and offset. For training on, they are restored here from faces of Training, so that no answer changes and each
-normalisation again sees what it expects. ResNet50's are whole; with a network, Keras' `weights="imagenet"` gives the same body.
+normalisation again sees what it expects. ResNet50's are whole; with a network, Keras' `weights="imagenet"` gives a body of the
+same origin.
 """
 
 import argparse

@@ -134,14 +134,7 @@ def mobilenet(
         raise ValueError('weights must be None or a path: those of ImageNet expect other levels. Received: "imagenet"')
     inputs, x = _enlarged_rgb(input_size)
     x = _body_output(keras.applications.MobileNet, _centred(x), None)
-    x = layers.Activation("linear", name="activation_map")(x)
-    x = layers.GlobalAveragePooling2D(name="pooling")(x)
-    x = layers.Dropout(dropout, name="head_dropout")(x)
-    outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
-    model = keras.Model(inputs, outputs, name="mobilenet")
-    if weights is not None:
-        load_body(model, weights)
-    return model
+    return _with_map(inputs, x, "mobilenet", weights, dropout, classes)
 
 
 def face_resnet(
@@ -167,11 +160,16 @@ def face_resnet(
         for block in range(blocks):
             halve = block == 0 and filters > 32
             x = _face_resnet_block(x, filters, halve, f"conv{filters}_{'down' if halve else block + (filters == 32)}")
+    return _with_map(inputs, x, "face_resnet", weights, dropout, classes)
+
+
+def _with_map(inputs, x, name: str, weights: str | None, dropout: float, classes: int) -> keras.Model:
+    """Pooling and one dense layer behind a body's last map `x`, which makes it a class activation map."""
     x = layers.Activation("linear", name="activation_map")(x)
     x = layers.GlobalAveragePooling2D(name="pooling")(x)
     x = layers.Dropout(dropout, name="head_dropout")(x)
     outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
-    model = keras.Model(inputs, outputs, name="face_resnet")
+    model = keras.Model(inputs, outputs, name=name)
     if weights is not None:
         load_body(model, weights)
     return model
