@@ -212,6 +212,29 @@ _MOBILENET_V2 = replace(
     note="The small one, a tenth of ResNet50's weights: the head alone, then all of it.",
 )
 
+_VGG16_IMAGENET = replace(
+    _VGG16,
+    name="vgg16_imagenet",
+    architecture_options={"weights": "saved_models/pretrained/vgg16_imagenet/body.npz", "dropout": 0.3},
+    stages=[Stage(0, 0, 0.1), Stage(3, -1, 0.02, norms=True)],
+    ema=0.0,
+    recalibrate=4096,
+    note="As vgg16_finetuned from ImageNet's weights, a million pictures in place of 25,000: a lower rate, so that they are "
+    "not lost, and no average of the weights, which lags in so few epochs.",
+)
+
+_MOBILENET_V2_POSES = replace(
+    _MOBILENET_V2,
+    name="mobilenet_v2_poses",
+    architecture_options={"weights": "saved_models/pretrained/mobilenet_v2_poses/body.npz", "dropout": 0.3},
+    epochs=13,
+    stages=[Stage(0, 0, 0.1), Stage(3, -1, 0.03, norms=True)],
+    ema=0.0,
+    recalibrate=4096,
+    note="As mobilenet_v2_finetuned from weights that find people's joints in photos, with a lower rate, two more epochs and no "
+    "average of the weights: do they know more of faces than small pictures of anything taught?",
+)
+
 
 def _scratch(config: TrainingConfig, name: str) -> TrainingConfig:
     """The control of a transfer: the same network, settings and epochs of the whole, from initial weights."""
@@ -248,6 +271,8 @@ TRANSFER = (
     ),
     _scratch(_RESNET50, "resnet50_scratch"),
     _RESNET50_IMAGENET,
+    _VGG16_IMAGENET,
+    _MOBILENET_V2_POSES,
     replace(
         _RESNET50_IMAGENET,
         name="resnet50_imagenet_again",

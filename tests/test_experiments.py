@@ -5,6 +5,7 @@ import pytest
 from emotion import experiments
 from emotion.architectures import build
 from emotion.pretraining import BODIES, PRETRAINED
+from emotion.published import BODIES as PUBLISHED
 from emotion.training import RUNS
 from emotion.transfer import PROJECT, body_checksum
 
@@ -25,12 +26,12 @@ def test_every_network_of_the_list_can_be_built_and_pooled_maps_be_made(config):
 
 def test_each_transfer_starts_from_what_the_commands_make_and_has_its_control():
     by_name = {config.name: config for config in experiments.TRANSFER}
-    imagenet = PRETRAINED / "resnet50_imagenet" / "body.npz"
+    published = [PRETRAINED / name / "body.npz" for name in PUBLISHED]
     for config in experiments.TRANSFER:
         weights = config.architecture_options["weights"]
         pretrained = PRETRAINED / BODIES[config.architecture].name / "body.npz"
         other_run = weights and weights.startswith("saved_models/runs/") and weights.split("/")[2] in by_name
-        assert weights is None or other_run or PROJECT / weights in (pretrained, imagenet)
+        assert weights is None or other_run or PROJECT / weights in (pretrained, *published)
         # All of it trains at last: its control does so for as long.
         if weights and PROJECT / weights == pretrained and config.stages[-1].unfrozen == -1:
             control = by_name[f"{config.name.rpartition('_')[0]}_scratch"]

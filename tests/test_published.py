@@ -1,14 +1,25 @@
 """Contracts of bodies made from published weights: read whole or refused, and answering as the published network."""
 
 import json
+import pickle
 
 import keras
 import numpy as np
 import pytest
 
 from emotion.architectures import build
-from emotion.published import BODIES, RESNET50_EPSILON, fill, make_body, resnet50_name, restore_statistics
-from emotion.tfjs import read_weights
+from emotion.published import (
+    BODIES,
+    MOVENET_BACKBONE,
+    RESNET50_EPSILON,
+    TORCH_MEANS,
+    TORCH_SPREADS,
+    fill,
+    make_body,
+    resnet50_name,
+    restore_statistics,
+)
+from emotion.published_files import read_weights
 from emotion.transfer import body_layers
 
 MOBILENET = BODIES["mobilenet_faces"]
@@ -93,6 +104,23 @@ def test_what_is_no_such_model_is_refused(tmp_path, text):
         read_weights(tmp_path / "model.json")
 
 
+def run():
+    pytest.fail("code of the pickle ran")
+
+
+class Runs:
+    def __reduce__(self):
+        return run, ()
+
+
+@pytest.mark.parametrize("content", [{"a": Runs()}, {"a": "text"}, [np.zeros(2)], {"a": np.array(["text"])}, None])
+def test_a_pickle_of_anything_but_arrays_is_refused_and_runs_nothing(tmp_path, content):
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(b"" if content is None else pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"model.ckpt must hold arrays in dictionaries and nothing else. Received: "):
+        read_weights(path)
+
+
 def test_a_missing_weight_is_named():
     model = small_network()
     weights = published(model)
@@ -172,6 +200,45 @@ def test_a_face_resnet_answers_as_the_published_network(tmp_path, faces):
     before, after = face_resnet_answers(weights, seen), np.asarray(network(x))
     assert before.shape == (4, 3, 3, 256) and before.std() > 0.1
     assert np.allclose(before, after, atol=0.01 * np.abs(before).max())
+
+
+def test_vgg16_answers_as_torchvisions_to_grey_pictures(tmp_path, faces):
+    rng, before, weights = np.random.default_rng(0), 3, {}
+    for place, filters in enumerate([64] * 2 + [128] * 2 + [256] * 3 + [512] * 6):
+        kernel = rng.normal(0, np.sqrt(2 / (9 * before)), (3, 3, before, filters)).astype(np.float32)
+        weights[f"Conv_{place}"] = {"kernel": kernel, "bias": rng.normal(0, 0.1, filters).astype(np.float32)}
+        before = filters
+    path = tmp_path / "vgg16.ckpt"
+    path.write_bytes(pickle.dumps({"VGG16_0": weights}))
+    make_body("vgg16_imagenet", path, faces, tmp_path / "body")
+    network = body_of(build("vgg16_norm", {"weights": str(tmp_path / "body" / "body.npz")}))
+    x = faces[:4, ..., None].astype(np.float32)
+    # torchvision's VGG16, written down from its description; the levels that padding stands for differ by up to a half.
+    y = (x / 255 - np.float32(TORCH_MEANS)) / np.float32(TORCH_SPREADS)
+    for place, layer in enumerate(weights.values()):
+        if place in (2, 4, 7, 10):
+            y = keras.ops.max_pool(y, 2, 2)
+        y = keras.ops.relu(keras.ops.conv(y, layer["kernel"], padding="same") + layer["bias"])
+    expected, found = np.asarray(keras.ops.max_pool(y, 2, 2)), np.asarray(network(x))
+    assert expected.shape == (4, 1, 1, 512) and expected.std() > 0.1
+    assert np.allclose(expected, found, atol=0.03 * expected.max())
+
+
+def test_every_layer_of_mobilenet_v2_gets_its_weights(faces):
+    network, rng, weights = build("mobilenet_v2", {"weights": None}), np.random.default_rng(0), {}
+    body = [layer for layer in body_layers(network) if layer.weights]
+    for convolution, norm in zip(body[::2], body[1::2], strict=True):
+        kind = "depthwise" if "depthwise" in convolution.name else "Conv2D"
+        name = f"{MOVENET_BACKBONE}/{convolution.name}/{kind}"
+        weights[f"{name}_weights"] = rng.normal(size=convolution.kernel.shape).astype(np.float32)
+        weights[f"{name}_bn_offset"] = rng.normal(size=norm.beta.shape).astype(np.float32)
+    fill(body, weights, BODIES["mobilenet_v2_poses"])
+    for convolution, norm in zip(body[::2], body[1::2], strict=True):
+        kind = "depthwise" if "depthwise" in convolution.name else "Conv2D"
+        name = f"{MOVENET_BACKBONE}/{convolution.name}/{kind}"
+        x = rng.normal(size=(1, 1, 1, norm.beta.shape[0])).astype(np.float32)
+        assert np.array_equal(convolution.kernel, weights[f"{name}_weights"])
+        assert np.allclose(norm(x, training=False), x + weights[f"{name}_bn_offset"], atol=1e-5)
 
 
 def test_published_names_of_resnet50_are_those_of_its_authors():
