@@ -255,6 +255,20 @@ def _frozen(config: TrainingConfig, name: str) -> TrainingConfig:
     return replace(config, name=name, epochs=20, stages=config.stages[:1], note=note)
 
 
+def _again(config: TrainingConfig, epochs: int, learning_rate: float, question: str) -> TrainingConfig:
+    """A run goes on: all of the network from its best weights, with erasing and other random numbers."""
+    return replace(
+        config,
+        name=f"{config.name}_again",
+        architecture_options={**config.architecture_options, "weights": f"saved_models/runs/{config.name}/best.keras"},
+        epochs=epochs,
+        stages=[Stage(0, -1, learning_rate, norms=True)],
+        augmentation=_ERASING,
+        seed=1,
+        note=f"On from {config.name}'s weights, with erasing: {question}",
+    )
+
+
 TRANSFER = (
     _VGG16,
     _frozen(_VGG16, "vgg16_frozen"),
@@ -272,27 +286,9 @@ TRANSFER = (
     _scratch(_RESNET50, "resnet50_scratch"),
     _RESNET50_IMAGENET,
     _VGG16_IMAGENET,
-    replace(
-        _VGG16_IMAGENET,
-        name="vgg16_imagenet_again",
-        architecture_options={"weights": "saved_models/runs/vgg16_imagenet/best.keras", "dropout": 0.3},
-        epochs=4,
-        stages=[Stage(0, -1, 0.015, norms=True)],
-        augmentation=_ERASING,
-        seed=1,
-        note="On from vgg16_imagenet's weights, with erasing: how far does VGG16 come in half an hour more?",
-    ),
+    _again(_VGG16_IMAGENET, 4, 0.015, "how far does VGG16 come in half an hour more?"),
     _MOBILENET_V2_POSES,
-    replace(
-        _RESNET50_IMAGENET,
-        name="resnet50_imagenet_again",
-        architecture_options={"weights": "saved_models/runs/resnet50_imagenet/best.keras", "dropout": 0.3},
-        epochs=6,
-        stages=[Stage(0, -1, 0.02, norms=True)],
-        augmentation=_ERASING,
-        seed=1,
-        note="On from resnet50_imagenet's weights, with erasing: how far does ResNet50 come in twice the time?",
-    ),
+    _again(_RESNET50_IMAGENET, 6, 0.02, "how far does ResNet50 come in twice the time?"),
 )
 """What pre-trained bodies are worth; as many epochs as two CPU cores do in an hour or less."""
 

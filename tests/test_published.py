@@ -224,19 +224,22 @@ def test_vgg16_answers_as_torchvisions_to_grey_pictures(tmp_path, faces):
     assert np.allclose(expected, found, atol=0.03 * expected.max())
 
 
-def test_every_layer_of_mobilenet_v2_gets_its_weights(faces):
+def movenet_name(convolution):
+    """The name under which a convolution of MobileNetV2 is published, without its ending."""
+    return f"{MOVENET_BACKBONE}/{convolution.name}/{'depthwise' if 'depthwise' in convolution.name else 'Conv2D'}"
+
+
+def test_every_layer_of_mobilenet_v2_gets_its_weights():
     network, rng, weights = build("mobilenet_v2", {"weights": None}), np.random.default_rng(0), {}
     body = [layer for layer in body_layers(network) if layer.weights]
-    for convolution, norm in zip(body[::2], body[1::2], strict=True):
-        kind = "depthwise" if "depthwise" in convolution.name else "Conv2D"
-        name = f"{MOVENET_BACKBONE}/{convolution.name}/{kind}"
+    pairs = list(zip(body[::2], body[1::2], strict=True))
+    for convolution, norm in pairs:
+        name = movenet_name(convolution)
         weights[f"{name}_weights"] = rng.normal(size=convolution.kernel.shape).astype(np.float32)
         weights[f"{name}_bn_offset"] = rng.normal(size=norm.beta.shape).astype(np.float32)
     fill(body, weights, BODIES["mobilenet_v2_poses"])
-    for convolution, norm in zip(body[::2], body[1::2], strict=True):
-        kind = "depthwise" if "depthwise" in convolution.name else "Conv2D"
-        name = f"{MOVENET_BACKBONE}/{convolution.name}/{kind}"
-        x = rng.normal(size=(1, 1, 1, norm.beta.shape[0])).astype(np.float32)
+    for convolution, norm in pairs:
+        name, x = movenet_name(convolution), rng.normal(size=(1, 1, 1, norm.beta.shape[0])).astype(np.float32)
         assert np.array_equal(convolution.kernel, weights[f"{name}_weights"])
         assert np.allclose(norm(x, training=False), x + weights[f"{name}_bn_offset"], atol=1e-5)
 
