@@ -288,7 +288,11 @@ TRANSFER = (
     _VGG16_IMAGENET,
     _again(_VGG16_IMAGENET, 4, 0.015, "how far does VGG16 come in half an hour more?"),
     _MOBILENET_V2_POSES,
-    _again(_RESNET50_IMAGENET, 6, 0.02, "how far does ResNet50 come in twice the time?"),
+    replace(
+        _again(_RESNET50_IMAGENET, 10, 0.03, "how far does ResNet50 come with ten epochs more and two good teachers?"),
+        name="resnet50_imagenet_taught",
+        distillation=Distillation(["vgg_small_recalibrated", "mobilenet_faces_again_recalibrated"], share=0.7, temperature=2.0),
+    ),
 )
 """What pre-trained bodies are worth; as many epochs as two CPU cores do in an hour or less."""
 
