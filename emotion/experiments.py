@@ -297,7 +297,7 @@ TRANSFER = (
     _RESNET50_TAUGHT,
     replace(_again(_RESNET50_TAUGHT, 8, 0.03, "the same once more, from other random numbers."), seed=2),
 )
-"""What pre-trained bodies are worth; as many epochs as two CPU cores do in an hour or less."""
+"""What pre-trained bodies are worth; as many epochs as two CPU cores do in an hour or two."""
 
 LEVERS = {
     "augmentation": ("custom_cnn", "custom_cnn_augmented"),
@@ -319,6 +319,7 @@ LEVERS = {
     "VGG16, going on": ("vgg16_imagenet", "vgg16_imagenet_again"),
     "ResNet50, pre-trained": ("resnet50_scratch", "resnet50_all"),
     "ResNet50, ImageNet for Tiny ImageNet": ("resnet50_all_recalibrated", "resnet50_imagenet"),
+    "ResNet50, going on with teachers": ("resnet50_imagenet", "resnet50_imagenet_taught"),
     "MobileNetV2, pre-trained": ("mobilenet_v2_scratch", "mobilenet_v2_finetuned"),
     "MobileNetV2, people for Tiny ImageNet": ("mobilenet_v2_finetuned", "mobilenet_v2_poses"),
     "faces learned first": ("vgg_small", "mobilenet_faces"),
