@@ -137,10 +137,37 @@ _LARGE = replace(
     _SMALL,
     name="vgg_large",
     architecture_options={"widths": [64, 128, 256, 512]},
-    epochs=120,
-    recalibrate=4096,
-    weight_decay=0.01,
-    note="The VGG-style network in full size, longer and with more weight decay against its greater capacity.",
+    epochs=70,
+    framed=0.3,
+    mixup=0.2,
+    augmentation=_ERASING,
+    note="The VGG-style network in full size, longer, and with erasing and mixup against its greater capacity.",
+)
+
+_MOBILENET_LONG = replace(
+    _LARGE,
+    name="mobilenet_faces_long",
+    architecture="mobilenet",
+    architecture_options={"weights": "saved_models/pretrained/mobilenet_faces/body.npz"},
+    epochs=30,
+    learning_rate=0.04,
+    ema=0.0,
+    note="The MobileNet that knows faces, for longer and with more variety than mobilenet_faces.",
+)
+
+_FACE_RESNET_LONG = replace(
+    _MOBILENET_LONG,
+    name="face_resnet_long",
+    architecture="face_resnet",
+    architecture_options={"weights": "saved_models/pretrained/face_resnet/body.npz"},
+    epochs=40,
+    note="dlib's residual network for faces, for longer and with more variety than face_resnet.",
+)
+
+_UNLIKE_TEACHERS = Distillation(
+    ["vgg_large", "se_resnet_large", "resnet50_imagenet_long", "mobilenet_faces_long", "face_resnet_long"],
+    share=0.8,
+    temperature=2.0,
 )
 
 LARGE = (
@@ -150,20 +177,43 @@ LARGE = (
         name="se_resnet_large",
         architecture="se_resnet",
         architecture_options={"widths": [64, 128, 256, 512], "drop_path": 0.1},
+        epochs=45,
+        seed=1,
         note="A residual network with channel attention, 11 M parameters, at full resolution in its first stage.",
     ),
-    replace(_LARGE, name="vgg_large_mixup", mixup=0.2, note="As vgg_large, with mixup."),
-    replace(_LARGE, name="vgg_large_votes", label_share=0.8, note="As vgg_large, a fifth of each target from FER+ votes."),
+    _MOBILENET_LONG,
+    _FACE_RESNET_LONG,
     replace(
         _LARGE,
-        name="vgg_large_erase",
-        augmentation=Augmentation(**{**vars(STANDARD), "erase": 0.5}),
-        note="As vgg_large, with random erasing.",
+        name="vgg_pupil",
+        architecture_options={"widths": [48, 96, 192, 384]},
+        epochs=50,
+        distillation=_UNLIKE_TEACHERS,
+        seed=2,
+        note="A network small enough to be served, taught by the mean of five unlike ones.",
     ),
-    replace(_LARGE, name="vgg_large_no_ema", ema=0.0, note="As vgg_large, without the average of the weights."),
-    replace(_LARGE, name="vgg_large_seed1", seed=1, note="As vgg_large, from other initial weights: how much is chance?"),
+    replace(
+        _MOBILENET_LONG,
+        name="mobilenet_pupil",
+        architecture_options={"weights": "saved_models/runs/mobilenet_faces_long/best.keras"},
+        epochs=24,
+        learning_rate=0.02,
+        distillation=_UNLIKE_TEACHERS,
+        seed=2,
+        note="On from mobilenet_faces_long's weights, taught by the mean of five unlike networks, itself among them.",
+    ),
+    replace(
+        _FACE_RESNET_LONG,
+        name="face_resnet_pupil",
+        architecture_options={"weights": "saved_models/runs/face_resnet_long/best.keras"},
+        epochs=24,
+        learning_rate=0.02,
+        distillation=_UNLIKE_TEACHERS,
+        seed=2,
+        note="On from face_resnet_long's weights, taught by the mean of five unlike networks, itself among them.",
+    ),
 )
-"""For a GPU."""
+"""For a GPU: networks as large as the data bear, then small ones that they teach. The pupils need all of the teachers."""
 
 _VGG16 = TrainingConfig(
     name="vgg16_finetuned",
@@ -210,6 +260,18 @@ _MOBILENET_V2 = replace(
     architecture="mobilenet_v2",
     architecture_options={"weights": "saved_models/pretrained/mobilenet_v2/body.npz", "dropout": 0.3},
     note="The small one, a tenth of ResNet50's weights: the head alone, then all of it.",
+)
+
+_RESNET50_LONG = replace(
+    _LARGE,
+    name="resnet50_imagenet_long",
+    architecture="resnet50",
+    architecture_options={**_RESNET50_IMAGENET.architecture_options, "input_size": 112},
+    epochs=30,
+    learning_rate=0.04,
+    ema=0.0,
+    note="ResNet50 from ImageNet's weights, all of it from the start, larger faces and three times as many epochs as two cores "
+    "have time for.",
 )
 
 _VGG16_IMAGENET = replace(
@@ -295,6 +357,7 @@ TRANSFER = (
     _again(_VGG16_IMAGENET, 4, 0.015, "how far does VGG16 come in half an hour more?"),
     _MOBILENET_V2_POSES,
     _RESNET50_TAUGHT,
+    _RESNET50_LONG,
     replace(_again(_RESNET50_TAUGHT, 6, 0.01, "the same once more, from other random numbers, at a third of the rate."), seed=2),
 )
 """What pre-trained bodies are worth; as many epochs as two CPU cores do in an hour or two."""

@@ -162,14 +162,17 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Returns the commit that is checked out, with "+" when files differ from it; None outside a repository."""
+    """Returns the commit that is checked out, with "+" when files differ from it.
+
+    Outside a repository, as on a machine that was sent the files alone, it is what the environment's GIT_COMMIT says, or None.
+    """
     root = Path(__file__).resolve().parent.parent
     try:
         run = {"cwd": root, "capture_output": True, "text": True, "check": True, "timeout": 10}
         commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **run).stdout.strip()
         changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **run).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("GIT_COMMIT")
     return commit + ("+" if changed else "")
 
 
