@@ -144,28 +144,19 @@ _LARGE = replace(
     note="The VGG-style network in full size, longer, and with erasing and mixup against its greater capacity.",
 )
 
-_MOBILENET_LONG = replace(
-    _LARGE,
-    name="mobilenet_faces_long",
-    architecture="mobilenet",
-    architecture_options={"weights": "saved_models/pretrained/mobilenet_faces/body.npz"},
-    epochs=30,
-    learning_rate=0.04,
-    ema=0.0,
-    note="The MobileNet that knows faces, for longer and with more variety than mobilenet_faces.",
-)
-
 _FACE_RESNET_LONG = replace(
-    _MOBILENET_LONG,
+    _LARGE,
     name="face_resnet_long",
     architecture="face_resnet",
     architecture_options={"weights": "saved_models/pretrained/face_resnet/body.npz"},
     epochs=40,
+    learning_rate=0.04,
+    ema=0.0,
     note="dlib's residual network for faces, for longer and with more variety than face_resnet.",
 )
 
 _UNLIKE_TEACHERS = Distillation(
-    ["vgg_large", "se_resnet_large", "resnet50_imagenet_long", "mobilenet_faces_long", "face_resnet_long"],
+    ["vgg_large", "se_resnet_large", "resnet50_imagenet_long", "vgg16_imagenet_long", "face_resnet_long"],
     share=0.8,
     temperature=2.0,
 )
@@ -181,26 +172,15 @@ LARGE = (
         seed=1,
         note="A residual network with channel attention, 11 M parameters, at full resolution in its first stage.",
     ),
-    _MOBILENET_LONG,
     _FACE_RESNET_LONG,
     replace(
         _LARGE,
         name="vgg_pupil",
         architecture_options={"widths": [48, 96, 192, 384]},
-        epochs=50,
+        epochs=40,
         distillation=_UNLIKE_TEACHERS,
         seed=2,
         note="A network small enough to be served, taught by the mean of five unlike ones.",
-    ),
-    replace(
-        _MOBILENET_LONG,
-        name="mobilenet_pupil",
-        architecture_options={"weights": "saved_models/runs/mobilenet_faces_long/best.keras"},
-        epochs=24,
-        learning_rate=0.02,
-        distillation=_UNLIKE_TEACHERS,
-        seed=2,
-        note="On from mobilenet_faces_long's weights, taught by the mean of five unlike networks, itself among them.",
     ),
     replace(
         _FACE_RESNET_LONG,
@@ -272,6 +252,19 @@ _RESNET50_LONG = replace(
     ema=0.0,
     note="ResNet50 from ImageNet's weights, all of it from the start, larger faces and three times as many epochs as two cores "
     "have time for.",
+)
+
+_VGG16_LONG = replace(
+    _RESNET50_LONG,
+    name="vgg16_imagenet_long",
+    architecture="vgg16_norm",
+    architecture_options={
+        "weights": "saved_models/pretrained/vgg16_imagenet/body.npz",
+        "input_size": 96,
+        "dropout": 0.3,
+    },
+    epochs=25,
+    note="As resnet50_imagenet_long with VGG16, at twice the faces' side.",
 )
 
 _VGG16_IMAGENET = replace(
@@ -358,6 +351,7 @@ TRANSFER = (
     _MOBILENET_V2_POSES,
     _RESNET50_TAUGHT,
     _RESNET50_LONG,
+    _VGG16_LONG,
     replace(_again(_RESNET50_TAUGHT, 6, 0.01, "the same once more, from other random numbers, at a third of the rate."), seed=2),
 )
 """What pre-trained bodies are worth; as many epochs as two CPU cores do in an hour or two."""
