@@ -28,13 +28,18 @@ class Distillation:
         teachers: names of finished runs beside this one that still have their best.keras; none learns from labels alone.
         share: weight of the teachers' answers in the loss, 0..1; the labels have the rest.
         temperature: divides the logits of both before they are compared, >= 1; higher ones tell more of the unlikely classes.
+        views: 0 asks the teachers themselves, at every step; else they have written down what they say of so many views of
+            each picture (`emotion.lessons`), which are then what the run is shown, and the temperature is 1.
     """
 
     teachers: list[str] = field(default_factory=list)
     share: float = 0.6
     temperature: float = 2.0
+    views: int = 0
 
     def __post_init__(self):
+        if self.views < 0 or (self.views and (not self.teachers or self.temperature != 1)):
+            raise ValueError(f"views must be 0, or have teachers and temperature 1. Received: {self}")
         if not 0 <= self.share <= 1:
             raise ValueError(f"share must lie in 0..1. Received: {self.share}")
         if not self.temperature >= 1:

@@ -14,7 +14,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from emotion.augmentation import STANDARD, Augmentation
+from emotion.augmentation import NONE, STANDARD, Augmentation
 from emotion.distillation import Distillation
 from emotion.training_config import Stage, TrainingConfig
 
@@ -64,6 +64,13 @@ _FACES_AGAIN = replace(
     "and without the average of the weights, which fits its batch normalisation's statistics badly in so few epochs.",
 )
 
+_LESSONS = Distillation(
+    ["se_resnet_large", "mobilenet_faces_long", "face_resnet_long", "resnet50_imagenet_long"],
+    share=0.8,
+    temperature=1.0,
+    views=20,
+)
+
 SMALL = (
     _SMALL,
     _FACES,
@@ -99,6 +106,19 @@ SMALL = (
         distillation=Distillation(["vgg_small"], share=0.6, temperature=2.0),
         seed=1,
         note="The same network, other initial weights, taught by vgg_small as well as by the labels.",
+    ),
+    replace(
+        _SMALL,
+        name="vgg_small_pupil",
+        architecture_options={**_SMALL.architecture_options, "weights": "saved_models/runs/vgg_small_recalibrated/best.keras"},
+        epochs=40,
+        learning_rate=0.05,
+        label_smoothing=0.0,
+        augmentation=NONE,
+        distillation=_LESSONS,
+        recalibrate=4096,
+        seed=2,
+        note="On from vgg_small_recalibrated's weights, from what four large and unlike networks say of views of the pictures.",
     ),
     replace(
         _SMALL,
@@ -144,25 +164,18 @@ _LARGE = replace(
     note="The VGG-style network in full size, longer, and with erasing and mixup against its greater capacity.",
 )
 
-_FACE_RESNET_LONG = replace(
+_MOBILENET_LONG = replace(
     _LARGE,
-    name="face_resnet_long",
-    architecture="face_resnet",
-    architecture_options={"weights": "saved_models/pretrained/face_resnet/body.npz"},
-    epochs=40,
+    name="mobilenet_faces_long",
+    architecture="mobilenet",
+    architecture_options={"weights": "saved_models/pretrained/mobilenet_faces/body.npz"},
+    epochs=36,
     learning_rate=0.04,
     ema=0.0,
-    note="dlib's residual network for faces, for longer and with more variety than face_resnet.",
-)
-
-_UNLIKE_TEACHERS = Distillation(
-    ["vgg_large", "se_resnet_large", "resnet50_imagenet_long", "vgg16_imagenet_long", "face_resnet_long"],
-    share=0.8,
-    temperature=2.0,
+    note="The MobileNet that knows faces, for longer and with more variety than mobilenet_faces.",
 )
 
 LARGE = (
-    _LARGE,
     replace(
         _LARGE,
         name="se_resnet_large",
@@ -172,28 +185,18 @@ LARGE = (
         seed=1,
         note="A residual network with channel attention, 11 M parameters, at full resolution in its first stage.",
     ),
-    _FACE_RESNET_LONG,
+    _MOBILENET_LONG,
     replace(
-        _LARGE,
-        name="vgg_pupil",
-        architecture_options={"widths": [48, 96, 192, 384]},
+        _MOBILENET_LONG,
+        name="face_resnet_long",
+        architecture="face_resnet",
+        architecture_options={"weights": "saved_models/pretrained/face_resnet/body.npz"},
         epochs=40,
-        distillation=_UNLIKE_TEACHERS,
-        seed=2,
-        note="A network small enough to be served, taught by the mean of five unlike ones.",
+        note="dlib's residual network for faces, for longer and with more variety than face_resnet.",
     ),
-    replace(
-        _FACE_RESNET_LONG,
-        name="face_resnet_pupil",
-        architecture_options={"weights": "saved_models/runs/face_resnet_long/best.keras"},
-        epochs=24,
-        learning_rate=0.02,
-        distillation=_UNLIKE_TEACHERS,
-        seed=2,
-        note="On from face_resnet_long's weights, taught by the mean of five unlike networks, itself among them.",
-    ),
+    _LARGE,
 )
-"""For a GPU: networks as large as the data bear, then small ones that they teach. The pupils need all of the teachers."""
+"""For a GPU: networks that two cores would train for days. `emotion.lessons` lets them teach small ones."""
 
 _VGG16 = TrainingConfig(
     name="vgg16_finetuned",
@@ -247,24 +250,11 @@ _RESNET50_LONG = replace(
     name="resnet50_imagenet_long",
     architecture="resnet50",
     architecture_options={**_RESNET50_IMAGENET.architecture_options, "input_size": 112},
-    epochs=30,
+    epochs=26,
     learning_rate=0.04,
     ema=0.0,
     note="ResNet50 from ImageNet's weights, all of it from the start, larger faces and three times as many epochs as two cores "
     "have time for.",
-)
-
-_VGG16_LONG = replace(
-    _RESNET50_LONG,
-    name="vgg16_imagenet_long",
-    architecture="vgg16_norm",
-    architecture_options={
-        "weights": "saved_models/pretrained/vgg16_imagenet/body.npz",
-        "input_size": 96,
-        "dropout": 0.3,
-    },
-    epochs=25,
-    note="As resnet50_imagenet_long with VGG16, at twice the faces' side.",
 )
 
 _VGG16_IMAGENET = replace(
@@ -351,7 +341,6 @@ TRANSFER = (
     _MOBILENET_V2_POSES,
     _RESNET50_TAUGHT,
     _RESNET50_LONG,
-    _VGG16_LONG,
     replace(_again(_RESNET50_TAUGHT, 6, 0.01, "the same once more, from other random numbers, at a third of the rate."), seed=2),
 )
 """What pre-trained bodies are worth; as many epochs as two CPU cores do in an hour or two."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from emotion import lessons
 from emotion.architectures import build
 from emotion.augmentation import RandomAugment
 from emotion.batches import batches
@@ -96,7 +97,7 @@ def fit(
     Raises:
         ValueError: the config shows framed pictures and there are none, or recalibrates what has no batch normalisation.
     """
-    if config.framed and framed is None:
+    if (config.framed or config.distillation.views) and framed is None:
         raise ValueError(f"framed pictures must be given for a config that shows them. Received: none, share {config.framed}")
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
@@ -130,7 +131,10 @@ def _fit(config: TrainingConfig, images, targets, validation: Split, folder: Pat
         steps = -(-len(x) // config.batch_size)
         _compile(fitted, of_stage, steps)
         recorder.enter(number, fitted)
-        stream = batches(x, y, config, done, also)
+        if config.distillation.views:
+            stream = lessons.batches(x, y, also, config, folder.parent, done)
+        else:
+            stream = batches(x, y, config, done, also)
         fitted.fit(stream, steps_per_epoch=steps, epochs=end, initial_epoch=done, verbose=verbose, shuffle=False,
                    callbacks=[recorder, *callbacks])  # fmt: skip
         done = end
@@ -149,13 +153,14 @@ def _training_model(core: keras.Model, config: TrainingConfig, runs: Path) -> ke
     inputs = keras.Input(core.input_shape[1:])
     seen = RandomAugment(config.augmentation, config.seed)(inputs)
     outputs, lesson = core(seen), config.distillation
-    if lesson.teachers:
+    if lesson.teachers and not lesson.views:
         outputs = DistillationLoss(lesson.share, lesson.temperature)([outputs, load_teacher(lesson.teachers, runs)(seen)])
     return keras.Model(inputs, outputs)
 
 
 def _compile(model: keras.Model, config: TrainingConfig, steps: int) -> None:
-    label_share = 1 - config.distillation.share if config.distillation.teachers else 1.0
+    lesson = config.distillation
+    label_share = 1 - lesson.share if lesson.teachers and not lesson.views else 1.0
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
     # XLA on a CPU convolves many times slower than TensorFlow's own kernels.
     jit = keras.backend.backend() == "jax"

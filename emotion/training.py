@@ -60,9 +60,8 @@ def train(config: TrainingConfig, data: FER2013, run_dir: str | Path | None = No
     fitted, removed = cleaning.clean(data) if config.clean else (data, [])
     targets = cleaning.soft_targets(fitted.training, config.label_share)
     images = fitted.training.images
-    best, recorder = fit(
-        config, images, targets, fitted.public_test, folder, verbose, framed=framed(images) if config.framed else None
-    )
+    also = framed(images) if config.framed or config.distillation.views else None
+    best, recorder = fit(config, images, targets, fitted.public_test, folder, verbose, framed=also)
     best.save(folder / "best.keras")
     record = {**_record(config, fitted, removed, best, recorder, folder), "git_commit": commit}
     (folder / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

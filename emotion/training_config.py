@@ -104,6 +104,9 @@ class TrainingConfig:
                 raise ValueError(f"{name} must lie in 0..1. Received: {getattr(self, name)}")
         if self.recalibrate < 0 or 0 < self.recalibrate < 64:
             raise ValueError(f"recalibrate must be 0 or a number of pictures from 64 on. Received: {self.recalibrate}")
+        if self.distillation.views and (self.augmentation != NONE or self.framed or self.mixup or self.balance != "none"):
+            rule = "written lessons say what is shown: augmentation, framed, mixup and balance must be left out"
+            raise ValueError(f"{rule}. Received: {self.augmentation}, {self.framed}, {self.mixup}, {self.balance!r}")
         self._check_stages()
         shortest = min(end - first for first, end, _ in self.spans())
         if not 0 <= self.warmup_epochs < shortest:
