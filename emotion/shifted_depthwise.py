@@ -35,7 +35,12 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def with_shifted_depthwise(model: keras.Model) -> keras.Model:
-    """Returns a copy of a functional model, with its weights, that computes its depthwise convolutions as above."""
+    """Returns a copy of a functional model, with its weights, that computes its depthwise convolutions as above.
+
+    A model without any comes back itself.
+    """
+    if not any(_can_be_shifted(layer) for layer in model.layers):
+        return model
 
     def clone(layer):
         kind = ShiftedDepthwiseConv2D if _can_be_shifted(layer) else type(layer)
