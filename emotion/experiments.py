@@ -378,6 +378,11 @@ LEVERS = {
     "two unlike networks, mirror image": ("vgg_small, 2 looks", "unlike_pair, 2 looks"),
     "two unlike networks for four looks": ("vgg_small, 4 looks", "unlike_pair, 2 looks"),
     "unchanged faces' statistics, two unlike networks": ("unlike_pair, 2 looks", "unlike_pair_recalibrated, 2 looks"),
+    "longer, on a GPU": ("mobilenet_faces_again_recalibrated", "mobilenet_faces_long"),
+    "as long again": ("mobilenet_faces_long", "mobilenet_faces_long_again"),
+    "weights averaged": ("mobilenet_faces_long_again", "mobilenet_faces_averaged"),
+    "taught by written lessons": ("vgg_small_recalibrated", "vgg_small_pupil"),
+    "two unlike networks, the better MobileNet": ("unlike_pair_recalibrated, 2 looks", "unlike_pair_averaged, 2 looks"),
 }
 """Lever -> the runs without and with it; ", 2 looks" is a run's mean over so many looks at each face (`emotion.looks`)."""
 
