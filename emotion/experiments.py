@@ -381,6 +381,7 @@ LEVERS = {
     "longer, on a GPU": ("mobilenet_faces_again_recalibrated", "mobilenet_faces_long"),
     "as long again": ("mobilenet_faces_long", "mobilenet_faces_long_again"),
     "weights averaged": ("mobilenet_faces_long_again", "mobilenet_faces_averaged"),
+    "a second network beside the averaged one": ("mobilenet_faces_averaged, 2 looks", "unlike_pair_averaged, 2 looks"),
     "taught by written lessons": ("vgg_small_recalibrated", "vgg_small_pupil"),
     "two unlike networks, the better MobileNet": ("unlike_pair_recalibrated, 2 looks", "unlike_pair_averaged, 2 looks"),
 }
