@@ -14,6 +14,7 @@ Keras, NumPy and OpenCV only.
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -29,14 +30,15 @@ from emotion.fused_norm import with_fused_normalization
 from emotion.training_config import TrainingConfig
 
 FILE = "lessons.npy"
+CHANGE = replace(STANDARD, erase=0.3)
 FRAMED = 0.3
+"""Share of pictures framed as the page frames a face."""
 MIXED = 0.3
-"""Share of pictures framed as the page frames a face; alpha of the Beta distribution by which pictures are mixed."""
-ERASED = 0.3
+"""Alpha of the Beta distribution by which pictures are mixed."""
 
 
 def view(
-    images: np.ndarray, targets: np.ndarray, framed: np.ndarray, number: int, change: Augmentation = STANDARD
+    images: np.ndarray, targets: np.ndarray, framed: np.ndarray, number: int, change: Augmentation = CHANGE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns one view of every picture, the same whenever it is asked for.
 
@@ -45,7 +47,7 @@ def view(
         targets: float32 (n, classes), rows sum to 1.
         framed: uint8 (n, 48, 48), the same pictures as the page frames them.
         number: which view, from 0.
-        change: how strongly pictures are changed; its `erase` is left to `ERASED`.
+        change: how strongly pictures are changed.
 
     Returns:
         float32 (n, 48, 48, 1), grey levels 0..255, and the targets, mixed as the pictures are.
@@ -70,20 +72,20 @@ def view(
     ]).astype(np.float32)  # fmt: skip
     mean = seen.mean(axis=(1, 2), keepdims=True)
     seen = np.clip((seen - mean) * gain + mean + offset, 0, 255)
-    seen = _erase(seen, rng)[..., None]
+    seen = _erase(seen, rng, change.erase)[..., None]
     share, partner = rng.beta(MIXED, MIXED, (count, 1)).astype(np.float32), rng.permutation(count)
     pixels = share[:, :, None, None]
     return pixels * seen + (1 - pixels) * seen[partner], share * targets + (1 - share) * targets[partner]
 
 
-def _erase(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _erase(images: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
     """Covers a rectangle (side 10-40 % of the picture's) in some of the pictures by one grey level."""
     count, side = len(images), images.shape[1]
     length = rng.uniform(0.1, 0.4, (count, 2)) * side
     start = rng.uniform(0, 1, (count, 2)) * (side - length)
     steps = np.arange(side)
     inside = (steps >= start[..., None]) & (steps < (start + length)[..., None])
-    covered = inside[:, 0, :, None] & inside[:, 1, None, :] & (rng.random((count, 1, 1)) < ERASED)
+    covered = inside[:, 0, :, None] & inside[:, 1, None, :] & (rng.random((count, 1, 1)) < probability)
     return np.where(covered, rng.uniform(0, 255, (count, 1, 1)), images).astype(np.float32)
 
 

@@ -36,7 +36,6 @@ def test_a_view_is_of_its_own_picture(drawn, monkeypatch):
     # Hardly mixed, each view is most like its own picture; the bright bar of the drawn ones tells the class.
     monkeypatch.setattr(lessons, "MIXED", 1e-6)
     still = replace(STANDARD, flip=False, rotation=0, zoom=0, shift=0, brightness=0, contrast=0)
-    monkeypatch.setattr(lessons, "ERASED", 0.0)
     images, targets, _ = pictures(drawn)
     seen, mixed = lessons.view(images, targets, images, 0, still)
     own = np.abs(seen[..., 0] - images).max(axis=(1, 2)) < 1
@@ -48,7 +47,7 @@ def test_mixed_pictures_have_targets_mixed_alike():
     images = np.zeros((200, 48, 48), np.uint8)
     images[100:] = 200
     targets = np.repeat(np.eye(2, dtype=np.float32), 100, axis=0)
-    still = replace(STANDARD, brightness=0, contrast=0)
+    still = replace(lessons.CHANGE, brightness=0, contrast=0)
     seen, mixed = lessons.view(images, targets, images, 0, still)
     corner = seen[:, :3, :3, 0].mean(axis=(1, 2))  # few are erased there
     assert (np.abs(corner - 200 * mixed[:, 1]) < 1).mean() > 0.9
