@@ -170,6 +170,27 @@ _MOBILENET_LONG = replace(
     note="The MobileNet that knows faces, for longer and with more variety than mobilenet_faces.",
 )
 
+_FOUR_LESSONS = Distillation(
+    ["mobilenet_faces_averaged", "mobilenet_faces_again_recalibrated", "vgg_small_recalibrated", "se_resnet_large"],
+    share=0.7,
+    temperature=1.0,
+    views=20,
+)
+
+
+def _taught(config: TrainingConfig, **changes) -> TrainingConfig:
+    """A run that learns from written lessons, which say what is shown."""
+    settings = {"label_smoothing": 0.0, "augmentation": NONE, "framed": 0.0, "mixup": 0.0, "distillation": _FOUR_LESSONS}
+    return replace(config, **settings, **changes)
+
+
+_PUPIL = _taught(
+    _MOBILENET_LONG,
+    architecture_options={"weights": "saved_models/runs/mobilenet_faces_averaged/best.keras"},
+    epochs=28,
+    note="On from the averaged MobileNet, from what it and three others together say of views of the pictures.",
+)
+
 LARGE = (
     replace(
         _LARGE,
@@ -188,14 +209,25 @@ LARGE = (
         seed=3,
         note="On from mobilenet_faces_long, once more the same from other random numbers.",
     ),
+    *(replace(_PUPIL, name=f"mobilenet_faces_pupil_{number}", seed=number) for number in (1, 2, 3)),
     replace(
         _MOBILENET_LONG,
-        name="mobilenet_faces_long_third",
-        architecture_options={"weights": "saved_models/runs/mobilenet_faces_averaged/best.keras"},
-        epochs=16,
-        learning_rate=0.03,
-        seed=4,
-        note="On from the mean of the two before, so that there are three to average; short enough for two cores.",
+        name="mobilenet_faces_224",
+        architecture_options={**_MOBILENET_LONG.architecture_options, "input_size": 224},
+        seed=5,
+        note="As mobilenet_faces_long at the size that its body knows faces in, two and a half times the work: a better teacher?",
+    ),
+    *(
+        replace(
+            _PUPIL,
+            name=f"mobilenet_faces_pupil_{number}",
+            architecture_options={"weights": "saved_models/runs/mobilenet_faces_pupils/best.keras"},
+            epochs=30,
+            distillation=replace(_FOUR_LESSONS, teachers=[*_FOUR_LESSONS.teachers, "mobilenet_faces_224"]),
+            seed=number,
+            note="On from mobilenet_faces_pupils, the mean of the first three, with a fifth teacher.",
+        )
+        for number in (4, 5, 6, 7)
     ),
     replace(
         _MOBILENET_LONG,
@@ -352,7 +384,17 @@ TRANSFER = (
     _MOBILENET_V2_POSES,
     _RESNET50_TAUGHT,
     _RESNET50_LONG,
-    replace(_again(_RESNET50_TAUGHT, 6, 0.01, "the same once more, from other random numbers, at a third of the rate."), seed=2),
+    _taught(
+        _RESNET50_LONG,
+        name="resnet50_imagenet_pupil",
+        architecture_options={
+            **_RESNET50_IMAGENET.architecture_options,
+            "weights": "saved_models/runs/resnet50_imagenet_taught/best.keras",
+        },
+        epochs=20,
+        learning_rate=0.03,
+        note="On from resnet50_imagenet_taught for twenty epochs more on a GPU, from what four networks say of views.",
+    ),
 )
 """What pre-trained bodies are worth; as many epochs as two CPU cores do in an hour or two."""
 
