@@ -6,6 +6,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from emotion import averaging
 from emotion.recalibration import normalizations
@@ -43,6 +44,21 @@ def test_the_network_has_the_mean_of_the_weights_and_statistics_of_its_own(drawn
     assert json.loads((runs / "mean" / "record.json").read_text()) == record
     kept = np.load(runs / "mean" / "private_test.npy")
     assert np.allclose(kept, predict(model, drawn.private_test.images), atol=1e-5)
+
+
+def test_a_head_with_hidden_units_is_the_first_runs(drawn, tmp_path):
+    options = {"weights": None, "input_size": 48, "dense": 8}
+    for seed, name in enumerate(("one", "two")):
+        config = TrainingConfig(name, "mobilenet_v2", options, epochs=1, batch_size=128, seed=seed)
+        train(config, drawn, tmp_path / name, verbose=0)
+    record = averaging.make_run(["one", "two"], "mean", drawn, tmp_path)
+    assert "the head of one" in record["config"]["note"]
+    model, one, two = (keras.saving.load_model(tmp_path / n / "best.keras", compile=False) for n in ("mean", "one", "two"))
+    for layer, first, second in zip(model.layers, one.layers, two.layers, strict=True):
+        kernels = [x.get_weights()[0] for x in (layer, first, second) if isinstance(x, (layers.Dense, layers.Conv2D))]
+        if kernels:
+            of_head = isinstance(layer, layers.Dense)
+            assert np.allclose(kernels[0], kernels[1] if of_head else (kernels[1] + kernels[2]) / 2, atol=1e-6)
 
 
 @pytest.mark.parametrize("names", [["one"], ["one", "wide"]])
