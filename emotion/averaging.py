@@ -5,8 +5,8 @@
 Runs that went on from one another end near each other in the same valley of the loss. The point between them lies deeper in it,
 as a rule, and costs the time of one network where a committee costs that of all. The mean of the weights has no use for the mean
 of the statistics, so batch normalisation is recalibrated (`emotion.recalibration`). Runs from unlike beginnings lie in valleys of
-their own, and their mean knows nothing. Nor have the hidden units of two heads, with which each run starts anew, a common order: such a head
-is the first run's. One dense layer, which has none, is averaged. The result is a run like any other.
+their own, and their mean knows nothing. Nor have the hidden units of two heads a common order, since each run starts with a new
+head: such a head is the first run's. One dense layer, which has none, is averaged. The result is a run like any other.
 Sources: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization"; Wortsman et al. 2022, "Model
 soups".
 
