@@ -170,8 +170,14 @@ _MOBILENET_LONG = replace(
     note="The MobileNet that knows faces, for longer and with more variety than mobilenet_faces.",
 )
 
-_FOUR_LESSONS = Distillation(
-    ["mobilenet_faces_averaged", "mobilenet_faces_again_recalibrated", "vgg_small_recalibrated", "se_resnet_large"],
+_FIVE_LESSONS = Distillation(
+    [
+        "mobilenet_faces_averaged",
+        "mobilenet_faces_again_recalibrated",
+        "mobilenet_faces_224",
+        "vgg_small_recalibrated",
+        "se_resnet_large",
+    ],
     share=0.7,
     temperature=1.0,
     views=20,
@@ -180,15 +186,14 @@ _FOUR_LESSONS = Distillation(
 
 def _taught(config: TrainingConfig, **changes) -> TrainingConfig:
     """A run that learns from written lessons, which say what is shown."""
-    settings = {"label_smoothing": 0.0, "augmentation": NONE, "framed": 0.0, "mixup": 0.0, "distillation": _FOUR_LESSONS}
+    settings = {"label_smoothing": 0.0, "augmentation": NONE, "framed": 0.0, "mixup": 0.0, "distillation": _FIVE_LESSONS}
     return replace(config, **(settings | changes))
 
 
 _PUPIL = _taught(
     _MOBILENET_LONG,
     architecture_options={"weights": "saved_models/runs/mobilenet_faces_averaged/best.keras"},
-    epochs=28,
-    note="On from the averaged MobileNet, from what it and three others together say of views of the pictures.",
+    note="On from the averaged MobileNet, from what it and four others together say of views of the pictures.",
 )
 
 LARGE = (
@@ -209,7 +214,7 @@ LARGE = (
         seed=3,
         note="On from mobilenet_faces_long, once more the same from other random numbers.",
     ),
-    *(replace(_PUPIL, name=f"mobilenet_faces_pupil_{number}", seed=number) for number in (1, 2, 3)),
+    *(replace(_PUPIL, name=f"mobilenet_faces_pupil_{number}", seed=number) for number in (1, 2, 3, 4)),
     replace(
         _PUPIL,
         name="mobilenet_faces_pupil",
@@ -231,12 +236,10 @@ LARGE = (
             _PUPIL,
             name=f"mobilenet_faces_pupil_{number}",
             architecture_options={"weights": "saved_models/runs/mobilenet_faces_pupils/best.keras"},
-            epochs=30,
-            distillation=replace(_FOUR_LESSONS, teachers=[*_FOUR_LESSONS.teachers, "mobilenet_faces_224"]),
             seed=number,
-            note="On from mobilenet_faces_pupils, the mean of the first three, with a fifth teacher.",
+            note="On from mobilenet_faces_pupils, the mean of the first four.",
         )
-        for number in (4, 5, 6, 7)
+        for number in (5, 6, 7, 8)
     ),
     replace(
         _MOBILENET_LONG,
