@@ -184,14 +184,14 @@ _FIVE_LESSONS = Distillation(
 )
 
 
-def _taught(config: TrainingConfig, **changes) -> TrainingConfig:
+def _taught(config: TrainingConfig, lessons: Distillation, **changes) -> TrainingConfig:
     """A run that learns from written lessons, which say what is shown."""
-    settings = {"label_smoothing": 0.0, "augmentation": NONE, "framed": 0.0, "mixup": 0.0, "distillation": _FIVE_LESSONS}
-    return replace(config, **(settings | changes))
+    return replace(config, distillation=lessons, label_smoothing=0.0, augmentation=NONE, framed=0.0, mixup=0.0, **changes)
 
 
 _PUPIL = _taught(
     _MOBILENET_LONG,
+    _FIVE_LESSONS,
     architecture_options={"weights": "saved_models/runs/mobilenet_faces_averaged/best.keras"},
     note="On from the averaged MobileNet, from what it and four others together say of views of the pictures.",
 )
@@ -214,6 +214,22 @@ LARGE = (
         seed=3,
         note="On from mobilenet_faces_long, once more the same from other random numbers.",
     ),
+    replace(
+        _MOBILENET_LONG,
+        name="mobilenet_faces_224",
+        architecture_options={**_MOBILENET_LONG.architecture_options, "input_size": 224},
+        seed=5,
+        note="As mobilenet_faces_long at the size that its body knows faces in, two and a half times the work: a better teacher?",
+    ),
+    replace(
+        _MOBILENET_LONG,
+        name="face_resnet_long",
+        architecture="face_resnet",
+        architecture_options={"weights": "saved_models/pretrained/face_resnet/body.npz"},
+        epochs=40,
+        note="dlib's residual network for faces, for longer and with more variety than face_resnet.",
+    ),
+    _LARGE,
     *(replace(_PUPIL, name=f"mobilenet_faces_pupil_{number}", seed=number) for number in (1, 2, 3, 4)),
     replace(
         _PUPIL,
@@ -223,13 +239,6 @@ LARGE = (
         distillation=_LESSONS,
         seed=8,
         note="On from the averaged MobileNet, from the lessons of two others: short enough for two cores, an hour.",
-    ),
-    replace(
-        _MOBILENET_LONG,
-        name="mobilenet_faces_224",
-        architecture_options={**_MOBILENET_LONG.architecture_options, "input_size": 224},
-        seed=5,
-        note="As mobilenet_faces_long at the size that its body knows faces in, two and a half times the work: a better teacher?",
     ),
     *(
         replace(
@@ -241,17 +250,12 @@ LARGE = (
         )
         for number in (5, 6, 7, 8)
     ),
-    replace(
-        _MOBILENET_LONG,
-        name="face_resnet_long",
-        architecture="face_resnet",
-        architecture_options={"weights": "saved_models/pretrained/face_resnet/body.npz"},
-        epochs=40,
-        note="dlib's residual network for faces, for longer and with more variety than face_resnet.",
-    ),
-    _LARGE,
 )
-"""For a GPU: networks that two cores would train for days. `emotion.lessons` lets them teach small ones."""
+"""For a GPU: networks that two cores would train for days. `emotion.lessons` lets them teach small ones.
+
+The pupils come last, because they wait for what no run of the list makes: their teachers' lessons, and the means of the runs
+before them (`emotion.averaging`): mobilenet_faces_averaged, and mobilenet_faces_pupils of the first four.
+"""
 
 _VGG16 = TrainingConfig(
     name="vgg16_finetuned",
@@ -398,7 +402,7 @@ TRANSFER = (
     _RESNET50_LONG,
     _taught(
         _again(_RESNET50_TAUGHT, 8, 0.015, "eight epochs more at half the rate, from what two better networks say of views."),
-        distillation=_LESSONS,
+        _LESSONS,
         seed=2,
     ),
 )
