@@ -3,10 +3,14 @@
 Its answer is the mean of the members' logits, which is better than most members' and often than the best. The result is a run
 like any other, with a record, probabilities and best.keras, so it is compared, exported and taught from as any other.
 
+Weights of runs are not kept with the code, but those of the members of what ships are in its file, and can be taken out, to go on
+from: `python -m emotion.committee --split saved_models/emotion_model.keras`.
+
 Keras and NumPy only.
 """
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -36,6 +40,60 @@ def as_one_network(models: list[keras.Model], configs: list[TrainingConfig]) -> 
     kernel, bias = np.concatenate([kernel for kernel, _ in heads]), np.sum([bias for _, bias in heads], axis=0)
     together.get_layer("probabilities").set_weights([kernel / len(models), bias / len(models)])
     return together, options
+
+
+def members(network: keras.Model, options: dict) -> list[keras.Model]:
+    """Takes a committee apart.
+
+    Args:
+        network: as `as_one_network` makes it, or with several looks at each face (`emotion.looks`).
+        options: its `architectures.committee` options.
+
+    Returns:
+        Its members, whose mean it is. Each has the mean of all biases, since its own is not known any more.
+
+    Raises:
+        ValueError: the network is no committee.
+    """
+    inner = [layer for layer in network.layers if isinstance(layer, keras.Model) and layer.name == "committee"]
+    together = inner[0] if inner else network
+    if together.name != "committee":
+        raise ValueError(f"only a committee has members. Received: a network named {network.name}")
+    kernel, bias = together.layers[-1].get_weights()
+    found, start = [], 0
+    for number, member in enumerate(options["members"]):
+        model = build(member["architecture"], member["options"], pretrained=False)
+        width = model.get_layer("probabilities").kernel.shape[0]
+        own = kernel[start : start + width] * len(options["members"])
+        model.set_weights([*together.get_layer(f"member_{number}").get_weights(), own, bias])
+        found.append(model)
+        start += width
+    return found
+
+
+def restore(path: Path, runs: Path = RUNS) -> list[Path]:
+    """Writes best.keras of the members of an exported committee into their runs' folders, where it is missing.
+
+    Args:
+        path: of an exported .keras whose record lies beside it.
+        runs: the folder that holds the runs' folders.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ValueError: the file is of no committee.
+    """
+    record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    names, options = record.get("members", [record["name"]]), record["config"]["architecture_options"]
+    written = []
+    for name, model in zip(names, members(keras.saving.load_model(path, compile=False), options), strict=True):
+        best = runs / name / "best.keras"
+        if not best.exists():
+            best.parent.mkdir(parents=True, exist_ok=True)
+            model.save(best)
+            written.append(best)
+    return written
 
 
 def make_run(names: list[str], name: str, data: FER2013, runs: Path = RUNS) -> dict:
@@ -74,10 +132,16 @@ def make_run(names: list[str], name: str, data: FER2013, runs: Path = RUNS) -> d
 def main(arguments: list[str] | None = None) -> None:
     """Command line: `python -m emotion.committee --help`."""
     parser = argparse.ArgumentParser(description="Make one network, and one run, of several trained ones.")
-    parser.add_argument("members", nargs="+", help="names of finished runs that still have their best.keras")
-    parser.add_argument("--name", required=True, help="of the new run")
+    parser.add_argument("members", nargs="*", help="names of finished runs that still have their best.keras")
+    parser.add_argument("--name", help="of the new run")
     parser.add_argument("--data", type=Path, help="data set (default: looked for as emotion.dataset does)")
+    parser.add_argument("--split", type=Path, metavar="FILE", help="instead, take the members out of an exported .keras")
     options = parser.parse_args(arguments)
+    if options.split:
+        print(*restore(options.split) or ["every member has its best.keras"], sep="\n")
+        return
+    if not (options.members and options.name):
+        parser.error("members and --name must be given, or --split")
     data = load_fer2013(options.data)
     cleaning.check_official(data)
     record = make_run(options.members, options.name, data)

@@ -1,6 +1,7 @@
 """What large networks say of many views of each picture, written down once, so that small ones can learn from them anywhere.
 
     python -m emotion.lessons resnet50_imagenet_long se_resnet_large --views 20
+    python -m emotion.lessons saved_models/emotion_model_int8.tflite --views 12
 
 A teacher that takes ten times as long as its pupil cannot be asked at every step, least of all on two CPU cores. Here each
 teacher answers a fixed number of views of all of Training, on a GPU in seconds. A view's number says all about it, so a pupil
@@ -14,6 +15,7 @@ Keras, NumPy and OpenCV only.
 import argparse
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +31,8 @@ from emotion.framing import framed as framed_pictures
 from emotion.fused_norm import with_fused_normalization
 from emotion.training_config import TrainingConfig
 
+Teacher = Callable[[np.ndarray], np.ndarray]
+"""Grey levels float32 (n, 48, 48, 1), 0..255 -> probabilities (n, classes)."""
 FILE = "lessons.npy"
 CHANGE = replace(STANDARD, erase=0.3)
 FRAMED = 0.3
@@ -89,13 +93,13 @@ def _erase(images: np.ndarray, rng: np.random.Generator, probability: float) -> 
     return np.where(covered, rng.uniform(0, 255, (count, 1, 1)), images).astype(np.float32)
 
 
-def write(teacher: keras.Model, images: np.ndarray, framed: np.ndarray, views: int, folder: Path) -> Path:
+def write(teacher: Teacher, images: np.ndarray, framed: np.ndarray, views: int, folder: Path) -> Path:
     """Asks a teacher about every view and keeps its answers, float16 (views, n, classes), in the folder of its run."""
     nothing = np.zeros((len(images), 1), np.float32)
     answers = []
     for number in range(views):
         seen, _ = view(images, nothing, framed, number)
-        answers.append(np.asarray(teacher.predict(seen, batch_size=512, verbose=0)).astype(np.float16))
+        answers.append(np.asarray(teacher(seen)).astype(np.float16))
     part = folder / f"{FILE}.part"
     with part.open("wb") as file:
         np.save(file, np.stack(answers))
@@ -160,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
     from emotion.training import RUNS
 
     parser = argparse.ArgumentParser(description="Let finished runs write down what they say of many views of Training.")
-    parser.add_argument("teachers", nargs="+", help="names of finished runs that still have their best.keras")
+    parser.add_argument("teachers", nargs="+", help="finished runs that still have their best.keras, or an exported .tflite")
     parser.add_argument("--views", type=int, default=20, help="how many (default: 20)")
     parser.add_argument("--data", type=Path, help="data set (default: looked for as emotion.dataset does)")
     parser.add_argument("--run-dir", type=Path, default=RUNS, help="folder that holds the runs' folders")
@@ -169,15 +173,36 @@ def main(arguments: list[str] | None = None) -> None:
     cleaning.check_official(data)
     images = cleaning.clean(data)[0].training.images
     framed = framed_pictures(images)
-    for name in options.teachers:
-        folder = options.run_dir / name
-        config = TrainingConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        keras.config.set_dtype_policy("mixed_bfloat16")
-        model = build(config.architecture, config.architecture_options, pretrained=False)
-        model.set_weights(keras.saving.load_model(folder / "best.keras", compile=False).get_weights())
-        path = write(with_fused_normalization(model), images, framed, options.views, folder)
-        keras.config.set_dtype_policy("float32")
-        print(f"{name}: {options.views} views of {len(images):,} pictures in {path}", flush=True)
+    for teacher in options.teachers:
+        exported = teacher.endswith(".tflite")
+        folder = options.run_dir / (_exported_run(Path(teacher)) if exported else teacher)
+        asked = _exported(Path(teacher)) if exported else _finished(folder)
+        path = write(asked, images, framed, options.views, folder)
+        print(f"{teacher}: {options.views} views of {len(images):,} pictures in {path}", flush=True)
+
+
+def _finished(folder: Path) -> Teacher:
+    """A finished run's network, in bfloat16."""
+    config = TrainingConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = build(config.architecture, config.architecture_options, pretrained=False)
+    model.set_weights(keras.saving.load_model(folder / "best.keras", compile=False).get_weights())
+    network = with_fused_normalization(model)
+    keras.config.set_dtype_policy("float32")
+    return lambda seen: network.predict(seen, batch_size=512, verbose=0)
+
+
+def _exported(path: Path) -> Teacher:
+    """An exported file as the page serves it, with its looks."""
+    from emotion.export import tflite_answers
+
+    return lambda seen: tflite_answers(path, seen[..., 0])["probabilities"]
+
+
+def _exported_run(path: Path) -> str:
+    """The run that an exported file was made of, from the record beside it."""
+    record = path.with_name(path.stem.removesuffix("_int8") + ".json")
+    return json.loads(record.read_text(encoding="utf-8"))["name"]
 
 
 if __name__ == "__main__":

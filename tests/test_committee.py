@@ -8,6 +8,7 @@ import pytest
 
 from emotion import architectures, committee
 from emotion.activation import with_activation_map
+from emotion.looks import with_looks
 from emotion.training import predict, train
 from emotion.training_config import TrainingConfig
 
@@ -56,6 +57,22 @@ def test_members_whose_maps_differ_in_size_answer_as_the_mean_of_their_logits(ne
     np.testing.assert_allclose(together.predict(grey, verbose=0), product / product.sum(axis=1, keepdims=True), atol=1e-5)
 
 
+@pytest.mark.parametrize("looks", [1, 2])
+def test_it_can_be_taken_apart(networks, grey, looks):
+    together, options = committee.as_one_network(networks, CONFIGS)
+    members = committee.members(with_looks(together, looks), options)
+    for member, model in zip(members, networks, strict=True):
+        for weight, expected in zip(member.get_weights()[:-1], model.get_weights()[:-1], strict=True):  # all but the bias
+            np.testing.assert_allclose(weight, expected, rtol=1e-6)
+    again, _ = committee.as_one_network(members, CONFIGS)
+    np.testing.assert_allclose(again.predict(grey, verbose=0), together.predict(grey, verbose=0), atol=1e-5)
+
+
+def test_what_is_no_committee_has_no_members(networks):
+    with pytest.raises(ValueError, match="vgg"):
+        committee.members(networks[0], {"members": []})
+
+
 @pytest.fixture
 def runs(drawn, tmp_path):
     for config in CONFIGS:
@@ -91,3 +108,16 @@ def test_a_network_without_a_last_map_cannot_join(drawn, runs):
     with pytest.raises(ValueError, match="activation_map"):
         committee.make_run(["one", "three"], "pair", drawn, runs)
     assert not (runs / "pair").exists()
+
+
+def test_the_members_of_an_exported_committee_get_their_weights_back(drawn, runs):
+    record = committee.make_run(["one", "two"], "pair", drawn, runs)
+    shipped = runs / "pair" / "best.keras"
+    shipped.with_suffix(".json").write_text(json.dumps(record))
+    kept, lost = (runs / name / "best.keras" for name in ("one", "two"))
+    before, weights = kept.read_bytes(), keras.saving.load_model(lost, compile=False).get_weights()
+    lost.unlink()
+    assert committee.restore(shipped, runs) == [lost]
+    assert kept.read_bytes() == before
+    for weight, expected in zip(keras.saving.load_model(lost, compile=False).get_weights()[:-1], weights[:-1], strict=True):
+        np.testing.assert_allclose(weight, expected, rtol=1e-6)

@@ -12,6 +12,7 @@ from test_distillation import TINY, finished_run
 from emotion import cleaning, fitting, lessons
 from emotion.augmentation import STANDARD
 from emotion.distillation import Distillation
+from emotion.recognizer import DEFAULT_MODEL
 
 LESSON = Distillation(["teacher"], share=0.75, temperature=1.0, views=2)
 
@@ -141,3 +142,17 @@ def test_the_command_writes_what_a_run_s_network_says(drawn, tmp_path, monkeypat
     written = np.load(tmp_path / "teacher" / lessons.FILE)[0]
     assert json.loads((tmp_path / "teacher" / "config.json").read_text())["name"] == "teacher"
     assert np.allclose(written, teacher.predict(seen, verbose=0), atol=0.05)  # asked in bfloat16
+
+
+def test_an_exported_file_can_teach_as_it_is_served(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(lessons, "load_fer2013", lambda path: drawn)
+    monkeypatch.setattr(lessons, "framed_pictures", lambda images: images)
+    monkeypatch.setattr(cleaning, "check_official", lambda data: None)
+    shipped = DEFAULT_MODEL.parent
+    name = json.loads((shipped / "emotion_model.json").read_text())["name"]
+    (tmp_path / name).mkdir()
+    lessons.main([str(DEFAULT_MODEL), "--views", "1", "--run-dir", str(tmp_path)])
+    images = cleaning.clean(drawn)[0].training.images
+    seen, _ = lessons.view(images, np.zeros((len(images), 1), np.float32), images, 0)
+    served = keras.saving.load_model(shipped / "emotion_model.keras", compile=False).predict(seen, verbose=0)
+    assert np.abs(np.load(tmp_path / name / lessons.FILE)[0] - served).mean() < 0.02
