@@ -182,7 +182,7 @@ def _taught(config: TrainingConfig, lessons: Distillation, **changes) -> Trainin
 _PUPIL = _taught(
     _MOBILENET_LONG,
     _SHIPPED_LESSONS,
-    architecture_options={"weights": "saved_models/runs/mobilenet_faces_averaged/best.keras"},
+    architecture_options={"weights": "saved_models/runs/mobilenet_faces_averaged/best.keras", "head": True},
     note="On from the averaged MobileNet, from what the pair in which it is says of views of the pictures, in two looks at each.",
 )
 
@@ -224,9 +224,10 @@ LARGE = (
     replace(
         _PUPIL,
         name="mobilenet_faces_pupil",
-        epochs=14,
+        epochs=11,
         learning_rate=0.03,
-        ema=0.9995,
+        warmup_epochs=1,
+        ema=0.999,
         recalibrate=4096,
         seed=8,
         note=f"{_PUPIL.note} Short enough for two cores, an hour; its own weights are averaged over most of it.",
@@ -235,7 +236,7 @@ LARGE = (
         replace(
             _PUPIL,
             name=f"mobilenet_faces_pupil_{number}",
-            architecture_options={"weights": "saved_models/runs/mobilenet_faces_pupils/best.keras"},
+            architecture_options={"weights": "saved_models/runs/mobilenet_faces_pupils/best.keras", "head": True},
             seed=number,
             note="On from mobilenet_faces_pupils, the mean of the first four.",
         )

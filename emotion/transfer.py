@@ -112,7 +112,7 @@ def mobilenet_v2(
 
 
 def mobilenet(
-    weights: str | None = None, input_size: int = 144, dropout: float = 0.3, classes: int = len(EMOTIONS)
+    weights: str | None = None, input_size: int = 144, dropout: float = 0.3, classes: int = len(EMOTIONS), head: bool = False
 ) -> keras.Model:
     """MobileNet, the first of its kind: thirteen pairs of a depthwise and a 1x1 convolution, 3.2 M parameters in its body.
 
@@ -126,6 +126,7 @@ def mobilenet(
         input_size: side in pixels to which the 48x48 picture is enlarged: one of `INPUT_SIZES`.
         dropout: before the dense layer, 0..1.
         classes: number of answers.
+        head: takes the dense layer's weights as well, from a run's best.keras; otherwise that layer begins anew.
 
     Raises:
         ValueError: an unknown size; weights that cannot be had or do not fit.
@@ -134,7 +135,7 @@ def mobilenet(
         raise ValueError('weights must be None or a path: those of ImageNet expect other levels. Received: "imagenet"')
     inputs, x = _enlarged_rgb(input_size)
     x = _body_output(keras.applications.MobileNet, _centred(x), None)
-    return _with_map(inputs, x, "mobilenet", weights, dropout, classes)
+    return _with_map(inputs, x, "mobilenet", weights, dropout, classes, head)
 
 
 def face_resnet(
@@ -163,7 +164,9 @@ def face_resnet(
     return _with_map(inputs, x, "face_resnet", weights, dropout, classes)
 
 
-def _with_map(inputs, x, name: str, weights: str | None, dropout: float, classes: int) -> keras.Model:
+def _with_map(
+    inputs, x, name: str, weights: str | None, dropout: float, classes: int, head: bool = False
+) -> keras.Model:
     """Pooling and one dense layer behind a body's last map `x`, which makes it a class activation map."""
     x = layers.Activation("linear", name="activation_map")(x)
     x = layers.GlobalAveragePooling2D(name="pooling")(x)
@@ -171,7 +174,7 @@ def _with_map(inputs, x, name: str, weights: str | None, dropout: float, classes
     outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
     model = keras.Model(inputs, outputs, name=name)
     if weights is not None:
-        load_body(model, weights)
+        load_body(model, weights, head)
     return model
 
 
@@ -311,16 +314,17 @@ def save_body(model: keras.Model, path: str | Path) -> Path:
     return path
 
 
-def load_body(model: keras.Model, path: str | Path) -> None:
-    """Puts the weights of a body into a network of the same kind; its head stays as it is.
+def load_body(model: keras.Model, path: str | Path, head: bool = False) -> None:
+    """Puts the weights of a body into a network of the same kind; its head stays as it is, unless it is asked for.
 
     Args:
         model: the network.
         path: of an npz that `save_body` wrote, or of a network as a run saves it (.keras); relative ones start at the project's
             folder.
+        head: the head's weights as well, which only a run's network has.
 
     Raises:
-        ValueError: there is no such file, or it belongs to another network.
+        ValueError: there is no such file, it belongs to another network, or has no head.
     """
     file = PROJECT / path
     if not file.is_file():
@@ -328,8 +332,10 @@ def load_body(model: keras.Model, path: str | Path) -> None:
             "weights must be the path of body weights (python -m emotion.pretraining makes them) or of a finished run's "
             f"best.keras. Received: {path}"
         )
-    network, values = _body_of_run(file) if file.suffix == ".keras" else _body_of_npz(file)
-    variables = _body_variables(model)
+    if head and file.suffix != ".keras":
+        raise ValueError(f"a head can only come from a finished run's best.keras. Received: {path}")
+    network, values = _of_run(file, head) if file.suffix == ".keras" else _body_of_npz(file)
+    variables = model.weights if head else _body_variables(model)
     expected = [tuple(variable.shape) for variable in variables]
     if network != model.name or [value.shape for value in values] != expected:
         raise ValueError(
@@ -347,9 +353,10 @@ def _body_of_npz(file: Path) -> tuple[str, list[np.ndarray]]:
         return str(arrays["network"]) if "network" in arrays.files else "no network", values
 
 
-def _body_of_run(file: Path) -> tuple[str, list[np.ndarray]]:
+def _of_run(file: Path, head: bool) -> tuple[str, list[np.ndarray]]:
     model = keras.saving.load_model(file, compile=False)
-    return model.name, [keras.ops.convert_to_numpy(variable) for variable in _body_variables(model)]
+    variables = model.weights if head else _body_variables(model)
+    return model.name, [keras.ops.convert_to_numpy(variable) for variable in variables]
 
 
 def body_checksum(weights: str | Path | None) -> str | None:

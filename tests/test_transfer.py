@@ -173,6 +173,17 @@ def test_body_weights_that_do_not_fit_are_refused(tmp_path):
         body_layers(build("custom_cnn"))
 
 
+def test_a_run_can_go_on_from_the_whole_of_another(tmp_path):
+    source = random_norms(build("mobilenet"))
+    source.save(tmp_path / "best.keras")
+    whole, body = (build("mobilenet", {"weights": str(tmp_path / "best.keras"), "head": head}) for head in (True, False))
+    assert same(values(whole.weights), values(source.weights))
+    assert same(body_values(body), body_values(source)) and not same(values(body.weights), values(source.weights))
+    build("mobilenet", {"weights": "gone.keras", "head": True}, pretrained=False)  # for weights that are set afterwards
+    with pytest.raises(ValueError, match="a head can only come from a finished run's best.keras. Received: .*body.npz"):
+        build("mobilenet", {"weights": str(save_body(source, tmp_path / "body.npz")), "head": True})
+
+
 UNDER_JAX = """
 import sys
 import keras
