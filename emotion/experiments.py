@@ -170,21 +170,16 @@ _MOBILENET_LONG = replace(
     note="The MobileNet that knows faces, for longer and with more variety than mobilenet_faces.",
 )
 
+_AVERAGED = {"weights": "saved_models/runs/mobilenet_faces_averaged/best.keras", "head": True}
+
 _SHIPPED_LESSONS = Distillation(["unlike_pair_averaged"], share=0.8, temperature=1.0, views=12)
-"""Written by the file that the page serves: `python -m emotion.lessons saved_models/emotion_model_int8.tflite --views 12`."""
+"""Of the file that the page serves: `python -m emotion.lessons saved_models/emotion_model_int8.tflite --views 12`."""
 
 
 def _taught(config: TrainingConfig, lessons: Distillation, **changes) -> TrainingConfig:
     """A run that learns from written lessons, which say what is shown."""
     return replace(config, distillation=lessons, label_smoothing=0.0, augmentation=NONE, framed=0.0, mixup=0.0, **changes)
 
-
-_PUPIL = _taught(
-    _MOBILENET_LONG,
-    _SHIPPED_LESSONS,
-    architecture_options={"weights": "saved_models/runs/mobilenet_faces_averaged/best.keras", "head": True},
-    note="On from the averaged MobileNet, from what the pair in which it is says of views of the pictures, in two looks at each.",
-)
 
 LARGE = (
     replace(
@@ -220,33 +215,34 @@ LARGE = (
         note="dlib's residual network for faces, for longer and with more variety than face_resnet.",
     ),
     _LARGE,
-    *(replace(_PUPIL, name=f"mobilenet_faces_pupil_{number}", seed=number) for number in (1, 2, 3, 4)),
-    replace(
-        _PUPIL,
-        name="mobilenet_faces_pupil",
+    _taught(
+        replace(_MOBILENET_LONG, name="mobilenet_faces_pupil"),
+        _SHIPPED_LESSONS,
+        architecture_options=_AVERAGED,
         epochs=11,
         learning_rate=0.03,
         warmup_epochs=1,
         ema=0.999,
         recalibrate=4096,
         seed=8,
-        note=f"{_PUPIL.note} Short enough for two cores, an hour; its own weights are averaged over most of it.",
+        note="On from the averaged MobileNet, from what the pair in which it is says of views of the pictures, in two looks at "
+        "each. Short enough for two cores, an hour; its own weights are averaged over most of it.",
     ),
     *(
         replace(
-            _PUPIL,
-            name=f"mobilenet_faces_pupil_{number}",
-            architecture_options={"weights": "saved_models/runs/mobilenet_faces_pupils/best.keras", "head": True},
+            _MOBILENET_LONG,
+            name=f"mobilenet_faces_more_{number}",
+            architecture_options=_AVERAGED,
             seed=number,
-            note="On from mobilenet_faces_pupils, the mean of the first four.",
+            note="On from the averaged MobileNet, from the labels and other random numbers: more runs to average.",
         )
-        for number in (5, 6, 7, 8)
+        for number in (11, 12, 13, 14)
     ),
 )
 """For a GPU: networks that two cores would train for days. `emotion.lessons` lets them teach small ones.
 
-The pupils come last, because they wait for what no run of the list makes: their teachers' lessons, and the means of the runs
-before them (`emotion.averaging`): mobilenet_faces_averaged, and mobilenet_faces_pupils of the first four.
+Those that go on from mobilenet_faces_averaged come last, because that is no run of the list but the mean of two of its runs
+(`emotion.averaging`). Its weights can be taken out of the shipped file: `python -m emotion.committee --help`.
 """
 
 _VGG16 = TrainingConfig(
@@ -439,6 +435,7 @@ LEVERS = {
     "weights averaged": ("mobilenet_faces_long_again", "mobilenet_faces_averaged"),
     "a second network beside the averaged one": ("mobilenet_faces_averaged, 2 looks", "unlike_pair_averaged, 2 looks"),
     "taught by written lessons": ("vgg_small_recalibrated", "vgg_small_pupil"),
+    "taught by what ships": ("mobilenet_faces_averaged", "mobilenet_faces_pupil"),
     "two unlike networks, the better MobileNet": ("unlike_pair_recalibrated, 2 looks", "unlike_pair_averaged, 2 looks"),
 }
 """Lever -> the runs without and with it; ", 2 looks" is a run's mean over so many looks at each face (`emotion.looks`)."""
