@@ -138,7 +138,7 @@ def levers() -> str:
             before, after = (np.load(answers(name)) for name in names)
             change = 100 * utils.recall_changes(labels, before, after).loc["all"]
             p = utils.p_value(mcnemar_test(labels, after.argmax(axis=1), before.argmax(axis=1))["p_value"])
-            points = f"{change['change']:+.1f} ({change['low']:+.1f} to {change['high']:+.1f})"
+            points = f"{change['change']:+z.1f} ({change['low']:+z.1f} to {change['high']:+z.1f})"
             rows.append([lever, *(f"`{name}`" for name in names), points, p])
     return table(["Lever", "Without", "With", "Change of PublicTest accuracy, points", "McNemar"], rows)
 

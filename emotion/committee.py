@@ -3,8 +3,10 @@
 Its answer is the mean of the members' logits, which is better than most members' and often than the best. The result is a run
 like any other, with a record, probabilities and best.keras, so it is compared, exported and taught from as any other.
 
-Weights of runs are not kept with the code, but those of the members of what ships are in its file, and can be taken out, to go on
-from: `python -m emotion.committee --split saved_models/emotion_model.keras`.
+Weights of runs are not kept with the code, but those of the members of what ships are in its file, and can be taken out to go on
+from, all but their biases, of which the file holds the mean:
+
+    python -m emotion.committee --split saved_models/emotion_model.keras
 
 Keras and NumPy only.
 """
@@ -75,14 +77,15 @@ def restore(path: Path, runs: Path = RUNS) -> list[Path]:
     """Writes best.keras of the members of an exported committee into their runs' folders, where it is missing.
 
     Args:
-        path: of an exported .keras whose record lies beside it.
+        path: of an exported .keras, its record beside it.
         runs: the folder that holds the runs' folders.
 
     Returns:
         The files that were written.
 
     Raises:
-        ValueError: the file is of no committee.
+        FileNotFoundError: the record is missing.
+        ValueError: the file is missing or of no committee.
     """
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     names, options = record.get("members", [record["name"]]), record["config"]["architecture_options"]

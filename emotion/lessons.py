@@ -95,6 +95,7 @@ def _erase(images: np.ndarray, rng: np.random.Generator, probability: float) -> 
 
 def write(teacher: Teacher, images: np.ndarray, framed: np.ndarray, views: int, folder: Path) -> Path:
     """Asks a teacher about every view and keeps its answers, float16 (views, n, classes), in the folder of its run."""
+    folder.mkdir(parents=True, exist_ok=True)
     nothing = np.zeros((len(images), 1), np.float32)
     answers = []
     for number in range(views):
@@ -161,6 +162,7 @@ def batches(
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line: `python -m emotion.lessons --help`."""
+    from emotion.recognizer import read_record
     from emotion.training import RUNS
 
     parser = argparse.ArgumentParser(description="Let finished runs write down what they say of many views of Training.")
@@ -175,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
     framed = framed_pictures(images)
     for teacher in options.teachers:
         exported = teacher.endswith(".tflite")
-        folder = options.run_dir / (_exported_run(Path(teacher)) if exported else teacher)
+        folder = options.run_dir / (read_record(Path(teacher))["name"] if exported else teacher)
         asked = _exported(Path(teacher)) if exported else _finished(folder)
         path = write(asked, images, framed, options.views, folder)
         print(f"{teacher}: {options.views} views of {len(images):,} pictures in {path}", flush=True)
@@ -197,12 +199,6 @@ def _exported(path: Path) -> Teacher:
     from emotion.export import tflite_answers
 
     return lambda seen: tflite_answers(path, seen[..., 0])["probabilities"]
-
-
-def _exported_run(path: Path) -> str:
-    """The run that an exported file was made of, from the record beside it."""
-    record = path.with_name(path.stem.removesuffix("_int8") + ".json")
-    return json.loads(record.read_text(encoding="utf-8"))["name"]
 
 
 if __name__ == "__main__":

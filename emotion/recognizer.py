@@ -73,7 +73,7 @@ class EmotionRecognizer:
                 probabilities in the order of `EMOTIONS` out.
         """
         path = DEFAULT_MODEL if model_path is None else Path(model_path)
-        self.record = _read_record(path)
+        self.record = read_record(path)
         self._temperature = float(self.record.get("temperature", 1.0))
         self._interpreter, self._input, self._output, self._evidence = _load(path)
         self.gives_evidence = self._evidence is not None
@@ -138,7 +138,12 @@ def _calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _read_record(model_path: Path) -> dict:
+def read_record(model_path: Path) -> dict:
+    """Returns the record that lies beside a .tflite file; the int8 file shares that of the float32 one.
+
+    Raises:
+        ModelError: a file is missing, or the record does not follow the contract.
+    """
     path = model_path.with_name(model_path.stem.removesuffix("_int8") + ".json")
     for needed in (model_path, path):
         if not needed.is_file():

@@ -164,9 +164,7 @@ def face_resnet(
     return _with_map(inputs, x, "face_resnet", weights, dropout, classes)
 
 
-def _with_map(
-    inputs, x, name: str, weights: str | None, dropout: float, classes: int, head: bool = False
-) -> keras.Model:
+def _with_map(inputs, x, name: str, weights: str | None, dropout: float, classes: int, head: bool = False) -> keras.Model:
     """Pooling and one dense layer behind a body's last map `x`, which makes it a class activation map."""
     x = layers.Activation("linear", name="activation_map")(x)
     x = layers.GlobalAveragePooling2D(name="pooling")(x)

@@ -12,7 +12,7 @@ from test_distillation import TINY, finished_run
 from emotion import cleaning, fitting, lessons
 from emotion.augmentation import STANDARD
 from emotion.distillation import Distillation
-from emotion.recognizer import DEFAULT_MODEL
+from emotion.recognizer import DEFAULT_MODEL, ModelError
 
 LESSON = Distillation(["teacher"], share=0.75, temperature=1.0, views=2)
 
@@ -150,9 +150,10 @@ def test_an_exported_file_can_teach_as_it_is_served(drawn, tmp_path, monkeypatch
     monkeypatch.setattr(cleaning, "check_official", lambda data: None)
     shipped = DEFAULT_MODEL.parent
     name = json.loads((shipped / "emotion_model.json").read_text())["name"]
-    (tmp_path / name).mkdir()
     lessons.main([str(DEFAULT_MODEL), "--views", "1", "--run-dir", str(tmp_path)])
     images = cleaning.clean(drawn)[0].training.images
     seen, _ = lessons.view(images, np.zeros((len(images), 1), np.float32), images, 0)
     served = keras.saving.load_model(shipped / "emotion_model.keras", compile=False).predict(seen, verbose=0)
     assert np.abs(np.load(tmp_path / name / lessons.FILE)[0] - served).mean() < 0.02
+    with pytest.raises(ModelError, match="Not found: .*nothing.tflite"):
+        lessons.main([str(tmp_path / "nothing.tflite"), "--run-dir", str(tmp_path)])
