@@ -3,6 +3,7 @@
 import numpy as np
 
 from emotion import cleaning
+from emotion.dataset import VOTE_COLUMNS
 from emotion.training_config import TrainingConfig
 
 
@@ -16,7 +17,7 @@ def batches(
 
     Args:
         images: uint8 (n, 48, 48), or features of pictures, float32 (n, channels).
-        targets: float32 (n, 7), rows sum to 1.
+        targets: float32 (n, 7), rows sum to 1; columns behind these (FER+ votes) go along.
         config: batch size, balance, share of framed pictures, mixup and seed are used.
         first_epoch: where to begin, from 0.
         framed: uint8 (n, 48, 48), the same pictures as the page frames them; None shows none of these.
@@ -26,7 +27,8 @@ def batches(
         features. The last batch of an epoch is filled up from its beginning, so that every step has one shape and
         JAX compiles once.
     """
-    labels, size, epoch = targets.argmax(axis=1), config.batch_size, first_epoch
+    classes = targets.shape[1] - (len(VOTE_COLUMNS) if config.vote_head else 0)
+    labels, size, epoch = targets[:, :classes].argmax(axis=1), config.batch_size, first_epoch
     weights = cleaning.class_weights(labels) if config.balance == "class_weight" else None
     while True:
         rng = np.random.default_rng((config.seed, epoch))

@@ -228,6 +228,19 @@ LARGE = (
         note="On from the averaged MobileNet, from what the pair in which it is says of views of the pictures, in two looks at "
         "each. Short enough for two cores, an hour; its own weights are averaged over most of it.",
     ),
+    replace(
+        _MOBILENET_LONG,
+        name="mobilenet_faces_votes",
+        architecture_options=_AVERAGED,
+        epochs=12,
+        learning_rate=0.03,
+        warmup_epochs=1,
+        vote_head=0.5,
+        recalibrate=4096,
+        seed=9,
+        note="On from the averaged MobileNet, from the labels and, by a second head, from FER+ votes: do cleaner labels shape "
+        "better features where they do not have to be the answer? Short enough for two cores, an hour.",
+    ),
     *(
         replace(
             _MOBILENET_LONG,

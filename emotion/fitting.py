@@ -22,6 +22,7 @@ from emotion.recalibration import normalizations
 from emotion.recorder import Recorder, predict
 from emotion.training_config import TrainingConfig
 from emotion.transfer import freeze_body, split
+from emotion.vote_head import LabelAndVoteLoss, accuracy, with_vote_head
 
 
 def claim(folder: Path, config: TrainingConfig) -> None:
@@ -84,7 +85,7 @@ def fit(
     Args:
         config: the settings.
         images: uint8 (n, 48, 48), what is fitted.
-        targets: float32 (n, classes), rows sum to 1.
+        targets: float32 (n, classes), rows sum to 1; with a vote head (n, classes + 10), the shares of the votes behind them.
         validation: pictures that choose the epoch.
         folder: of history.csv and checkpoint.npz; a checkpoint there is continued.
         verbose: as in `keras.Model.fit`.
@@ -149,10 +150,10 @@ def _head_and_features(core: keras.Model, images: np.ndarray, targets: np.ndarra
 
 
 def _training_model(core: keras.Model, config: TrainingConfig, runs: Path) -> keras.Model:
-    """Augmentation and teachers wrap the network and are no part of it: what is saved and served has none."""
+    """Augmentation, teachers and a vote head wrap the network and are no part of it: what is saved and served has none."""
     inputs = keras.Input(core.input_shape[1:])
     seen = RandomAugment(config.augmentation, config.seed)(inputs)
-    outputs, lesson = core(seen), config.distillation
+    outputs, lesson = (with_vote_head(core) if config.vote_head else core)(seen), config.distillation
     if lesson.teachers and not lesson.views:
         outputs = DistillationLoss(lesson.share, lesson.temperature)([outputs, load_teacher(lesson.teachers, runs)(seen)])
     return keras.Model(inputs, outputs)
@@ -161,9 +162,11 @@ def _training_model(core: keras.Model, config: TrainingConfig, runs: Path) -> ke
 def _compile(model: keras.Model, config: TrainingConfig, steps: int) -> None:
     lesson = config.distillation
     label_share = 1 - lesson.share if lesson.teachers and not lesson.views else 1.0
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    loss, metric = keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing), "accuracy"
+    if config.vote_head:
+        loss, metric = LabelAndVoteLoss(config.vote_head, config.label_smoothing), accuracy
     # XLA on a CPU convolves many times slower than TensorFlow's own kernels.
     jit = keras.backend.backend() == "jax"
     optimizer = make_optimizer(config, steps)
-    model.compile(optimizer=optimizer, loss=loss, loss_weights=[label_share], metrics=["accuracy"], jit_compile=jit)
+    model.compile(optimizer=optimizer, loss=loss, loss_weights=[label_share], metrics=[metric], jit_compile=jit)
     model.optimizer.build(model.trainable_variables)

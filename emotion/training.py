@@ -31,6 +31,7 @@ from emotion.labels import EMOTIONS
 from emotion.recorder import HISTORY_COLUMNS, Recorder, predict
 from emotion.training_config import TrainingConfig, parse_settings
 from emotion.transfer import body_checksum
+from emotion.vote_head import vote_shares
 
 __all__ = ["RUNS", "TrainingConfig", "git_commit", "main", "predict", "train", "versions"]
 
@@ -59,6 +60,8 @@ def train(config: TrainingConfig, data: FER2013, run_dir: str | Path | None = No
     commit = git_commit()
     fitted, removed = cleaning.clean(data) if config.clean else (data, [])
     targets = cleaning.soft_targets(fitted.training, config.label_share)
+    if config.vote_head:
+        targets = np.concatenate([targets, vote_shares(fitted.training)], axis=1)
     images = fitted.training.images
     also = framed(images) if config.framed or config.distillation.views else None
     best, recorder = fit(config, images, targets, fitted.public_test, folder, verbose, framed=also)

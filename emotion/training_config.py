@@ -50,6 +50,8 @@ class TrainingConfig:
         framed: share of a picture's showings, 0..1, in which it is framed as the page frames a face (`emotion.framing`).
         mixup: alpha of the Beta distribution (Zhang et al. 2018); 0 is off.
         label_share: 1 fits the labels; below 1 blends in FER+ votes (Training rows only).
+        vote_head: weight of the loss of a second head, which learns FER+ votes (Training rows only) from the same features and is
+            no part of what is saved (`emotion.vote_head`); 0 is off.
         clean: whether `cleaning.clean` is applied to Training.
         balance: "none", "class_weight" or "sampling".
         distillation: see `Distillation`; without teachers it does nothing.
@@ -77,6 +79,7 @@ class TrainingConfig:
     framed: float = 0.0
     mixup: float = 0.0
     label_share: float = 1.0
+    vote_head: float = 0.0
     clean: bool = True
     balance: str = "none"
     distillation: Distillation = field(default_factory=Distillation)
@@ -107,10 +110,18 @@ class TrainingConfig:
         if self.distillation.views and (self.augmentation != NONE or self.framed or self.mixup or self.balance != "none"):
             rule = "written lessons say what is shown: augmentation, framed, mixup and balance must be left out"
             raise ValueError(f"{rule}. Received: {self.augmentation}, {self.framed}, {self.mixup}, {self.balance!r}")
+        self._check_vote_head()
         self._check_stages()
         shortest = min(end - first for first, end, _ in self.spans())
         if not 0 <= self.warmup_epochs < shortest:
             raise ValueError(f"warmup_epochs must be below epochs. Received: {self.warmup_epochs} of {shortest}")
+
+    def _check_vote_head(self) -> None:
+        if self.vote_head < 0:
+            raise ValueError(f"vote_head must not be negative. Received: {self.vote_head}")
+        if self.vote_head and (self.distillation.teachers or any(stage.unfrozen == 0 for stage in self.stages)):
+            rule = "a vote head learns with the body and without teachers: these and stages of the head alone must be left out"
+            raise ValueError(f"{rule}. Received: {self.distillation}, {self.stages}")
 
     def _check_stages(self) -> None:
         starts = [stage.start for stage in self.stages]
