@@ -17,7 +17,7 @@ from sklearn.neural_network import MLPClassifier
 from emotion import cleaning
 from emotion.dataset import load_fer2013
 from emotion.evaluation import mcnemar_test
-from emotion.faces import FaceFinder, alignment, read_image
+from emotion.faces import FaceFinder, read_image, upright
 from emotion.labels import EMOTIONS
 from emotion.recognizer import EmotionRecognizer
 
@@ -33,7 +33,7 @@ def landmarks_of(images: np.ndarray, finder: FaceFinder) -> np.ndarray:
         faces = finder.find(read_image(image))
         if faces:
             points = max(faces, key=lambda face: face.box[2] * face.box[3]).landmarks
-            move = alignment(points)
+            move = upright(points)
             result[i] = (points @ move[:, :2].T + move[:, 2]).ravel()
     return result
 

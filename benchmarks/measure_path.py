@@ -5,6 +5,7 @@ uploads it would, and the same pixels directly to the model. Run from the projec
 
     python -m benchmarks.measure_path
     python -m benchmarks.measure_path --limit 500 --model saved_models/emotion_model.tflite
+    python -m benchmarks.measure_path --kept-tilt 0            # had alignment turned every head upright
 """
 
 import argparse
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emotion import faces
 from emotion.dataset import Split, load_fer2013
 from emotion.recognizer import EmotionRecognizer
 
@@ -26,6 +28,7 @@ class PathReport:
         direct: accuracy of the model on the pixels themselves, over all images.
         direct_answered: the same over the answered images.
         path_answered: accuracy through the whole path, over the answered images (largest face of each).
+        direct_loss, path_loss: mean of -log of the label's probability, over the answered images.
     """
 
     n: int
@@ -33,26 +36,37 @@ class PathReport:
     direct: float
     direct_answered: float
     path_answered: float
+    direct_loss: float
+    path_loss: float
 
 
 def measure(split: Split, recognizer: EmotionRecognizer) -> PathReport:
     """Compares both ways on the same images."""
-    direct = recognizer.predict_crops(split.images).argmax(axis=1) == split.labels
-    through = np.full(len(split), -1)
-    for index, image in enumerate(split.images):
-        faces = recognizer.predict(image)
-        if faces:
-            through[index] = max(faces, key=lambda face: face.box[2] * face.box[3]).probabilities.argmax()
-    answered = through >= 0
-    path = through[answered] == split.labels[answered]
-    return PathReport(len(split), answered.mean(), direct.mean(), direct[answered].mean(), path.mean())
+    straight = recognizer.predict_crops(split.images)
+    through = np.full_like(straight, np.nan)
+    for row, image in zip(through, split.images, strict=True):
+        found = recognizer.predict(image)
+        if found:
+            row[:] = max(found, key=lambda face: face.box[2] * face.box[3]).probabilities
+    answered = ~np.isnan(through[:, 0])
+    direct = straight.argmax(axis=1) == split.labels
+    path = through[answered].argmax(axis=1) == split.labels[answered]
+    losses = [_loss(p[answered], split.labels[answered]) for p in (straight, through)]
+    return PathReport(len(split), answered.mean(), direct.mean(), direct[answered].mean(), path.mean(), *losses)
+
+
+def _loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7)).mean())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, help="use a seeded random sample of this many images")
     parser.add_argument("--model", help="a .tflite file (default: the one that the page serves)")
+    parser.add_argument("--kept-tilt", type=float, metavar="SHARE", help="of a head's tilt (default: emotion.faces.KEPT_TILT)")
     options = parser.parse_args()
+    if options.kept_tilt is not None:
+        faces.KEPT_TILT = options.kept_tilt
     split = load_fer2013().public_test
     if options.limit is not None:
         split = split.take(np.random.default_rng(0).permutation(len(split))[: options.limit])
@@ -63,6 +77,7 @@ def main() -> None:
     print(f"accuracy, pixels straight, answered images    {report.direct_answered:6.1%}")
     print(f"accuracy, whole path, answered images         {report.path_answered:6.1%}")
     print(f"cost of the path, in points                   {100 * (report.direct_answered - report.path_answered):+6.1f}")
+    print(f"loss, pixels straight and whole path          {report.direct_loss:6.3f} {report.path_loss:6.3f}")
 
 
 if __name__ == "__main__":

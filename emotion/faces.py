@@ -10,7 +10,7 @@ import numpy as np
 from emotion.blazeface import Detections, FaceDetector, FaceMesh, warp
 from emotion.images import ImageError, area_resize, read_image
 
-__all__ = ["DetectedFace", "FaceFinder", "ImageError", "align", "alignment", "eyes_and_mouth", "read_image"]
+__all__ = ["DetectedFace", "FaceFinder", "ImageError", "align", "alignment", "eyes_and_mouth", "read_image", "upright"]
 
 CROP_SIZE = 48
 
@@ -18,6 +18,12 @@ CROP_SIZE = 48
 # Training set, in pixels from the top left corner. Measured by benchmarks/measure_alignment.py on the 28,002 of 28,709
 # images in which a face is found.
 REFERENCE_POINTS = ((15.30, 18.51), (32.48, 18.28), (24.17, 36.48))
+
+# How much of a head's tilt an aligned face keeps, and no more than how many degrees. Heads of FER-2013 tilt, and landmarks found
+# on small faces err: in small steps the answers get worse towards none and towards all (benchmarks/measure_path.py --kept-tilt).
+# Training turns faces by up to the limit itself.
+KEPT_TILT = 0.5
+MAX_KEPT_TILT = 15.0
 
 # Mesh indices: both corners of the eye at the picture's left, of the other eye, and of the mouth.
 _LEFT_EYE, _RIGHT_EYE, _MOUTH = (33, 133), (362, 263), (61, 291)
@@ -63,9 +69,9 @@ def eyes_and_mouth(landmarks: np.ndarray) -> np.ndarray:
 
 
 def align(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Cuts out a face so that its eyes and mouth lie where they lie, on average, in FER-2013's Training set.
+    """Cuts out a face so that its eyes and mouth lie where they lie, on average, in FER-2013's Training set, but for its tilt.
 
-    The map is the similarity (turn, scale, shift; no mirroring or shear) with the least squared distance.
+    The map is that of `alignment`: a turn, a scale and a shift, without mirroring or shear.
 
     Args:
         image: uint8, grey (h, w) or RGB (h, w, 3).
@@ -79,7 +85,27 @@ def align(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def alignment(landmarks: np.ndarray) -> np.ndarray:
-    """Returns the similarity, float64 (2, 3), from the picture's coordinates to those of its aligned 48x48 face."""
+    """Returns the similarity, float64 (2, 3), from the picture's coordinates to those of its aligned 48x48 face.
+
+    It is that of `upright`, turned back about the middle of eyes and mouth by `KEPT_TILT` of the head's tilt, but by no more than
+    `MAX_KEPT_TILT`.
+
+    Args:
+        landmarks: float (468, 2), pixels of the picture.
+    """
+    matrix, middle = upright(landmarks), np.mean(REFERENCE_POINTS, axis=0)
+    tilt = np.degrees(np.arctan2(-matrix[1, 0], matrix[0, 0]))
+    kept = np.radians(np.clip(KEPT_TILT * tilt, -MAX_KEPT_TILT, MAX_KEPT_TILT))
+    back = np.array([[np.cos(kept), -np.sin(kept)], [np.sin(kept), np.cos(kept)]])
+    return np.hstack([back @ matrix[:, :2], (back @ (matrix[:, 2] - middle) + middle)[:, np.newaxis]])
+
+
+def upright(landmarks: np.ndarray) -> np.ndarray:
+    """Returns the similarity, float64 (2, 3), that brings eyes and mouth nearest to `REFERENCE_POINTS`, by squared distance.
+
+    Args:
+        landmarks: float (468, 2), pixels of the picture.
+    """
     return _similarity(eyes_and_mouth(np.asarray(landmarks, dtype=np.float64)), np.array(REFERENCE_POINTS))
 
 

@@ -1,4 +1,4 @@
-"""FER-2013's pictures framed as the page frames a face: found, turned upright, eyes and mouth at their mean places.
+"""FER-2013's pictures framed as the page frames a face: found, half upright, eyes and mouth at their mean places.
 
 The data set's own framing varies, that of the page does not. What a network is served, it should also be trained and judged on.
 Finding the faces takes about 12 ms a picture, so the result is kept in fer2013/.cache, which git ignores.
@@ -24,11 +24,11 @@ def framed(images: np.ndarray, cache: Path | None = CACHE) -> np.ndarray:
     Returns:
         uint8 (n, 48, 48).
     """
-    from emotion.faces import REFERENCE_POINTS, FaceFinder, read_image
+    from emotion.faces import KEPT_TILT, MAX_KEPT_TILT, REFERENCE_POINTS, FaceFinder, read_image
 
     kept = None
     if cache is not None:
-        key = hashlib.sha256(images.tobytes() + repr(REFERENCE_POINTS).encode()).hexdigest()[:16]
+        key = hashlib.sha256(images.tobytes() + repr((REFERENCE_POINTS, KEPT_TILT, MAX_KEPT_TILT)).encode()).hexdigest()[:16]
         kept = cache / f"framed_{key}.npy"
         if kept.is_file():
             return np.load(kept)

@@ -18,6 +18,7 @@ from emotion.faces import (
     FaceFinder,
     ImageError,
     align,
+    alignment,
     eyes_and_mouth,
     read_image,
 )
@@ -243,15 +244,17 @@ def test_faces_from_40_to_200_pixels_are_found_in_a_group_photo(finder, photos, 
 
 
 @pytest.mark.parametrize("angle", [-30, -15, 15, 30])
-def test_a_turned_head_is_found_and_aligned_upright(finder, photos, angle):
+def test_a_turned_head_is_found_and_half_of_its_tilt_turned_back(finder, photos, angle):
     for name, (left, top, width, height) in FACES.items():
         photo = photos[name]
         turn = cv2.getRotationMatrix2D((left + width / 2, top + height / 2), angle, 1)
         turned = cv2.warpAffine(photo, turn, photo.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        (upright,), (face,) = finder.find(photo), finder.find(turned)
-        moved = upright.landmarks @ turn[:, :2].T + turn[:, 2]
+        (before,), (face,) = finder.find(photo), finder.find(turned)
+        moved = before.landmarks @ turn[:, :2].T + turn[:, 2]
         assert np.linalg.norm(face.landmarks - moved, axis=1).mean() < 0.04 * width
-        assert np.abs(face.crop.astype(int) - upright.crop).mean() < 10
+        half = cv2.getRotationMatrix2D((23.5, 23.5), angle / 2, 1)
+        expected = cv2.warpAffine(before.crop, half, (48, 48), flags=cv2.INTER_CUBIC)
+        assert np.abs(face.crop.astype(int) - expected)[8:40, 8:40].mean() < 12
 
 
 def drawn_things():
@@ -353,6 +356,25 @@ def test_eyes_and_mouth_lie_where_those_of_fer2013_lie(finder, photos, name):
     (face,) = finder.find(photos[name])
     (again,) = finder.find(read_image(face.crop))
     assert np.abs(eyes_and_mouth(again.landmarks) - REFERENCE_POINTS).max() < 2
+
+
+@pytest.mark.parametrize(("tilt", "kept"), [(0, 0), (8, 4), (-20, -10), (30, 15), (50, 15), (-90, -15), (170, 15)])
+def test_an_aligned_face_keeps_half_of_its_tilt_and_no_more_than_15_degrees(tilt, kept):
+    """Degrees with the clock, as the picture shows them; middle and size of the face do not depend on them."""
+    points = (np.array(REFERENCE_POINTS) - 24) @ np.array(turned_by(tilt)).T * 3 + (150, 90)
+    landmarks = np.zeros((468, 2))
+    for pair, point in zip(((33, 133), (362, 263), (61, 291)), points, strict=True):
+        landmarks[list(pair)] = point
+    matrix = alignment(landmarks)
+    aligned = points @ matrix[:, :2].T + matrix[:, 2]
+    middle = np.mean(REFERENCE_POINTS, axis=0)
+    expected = (np.array(REFERENCE_POINTS) - middle) @ np.array(turned_by(kept)).T + middle
+    np.testing.assert_allclose(aligned, expected, atol=1e-6)
+
+
+def turned_by(degrees):
+    angle = np.radians(degrees)
+    return [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
 
 
 def test_align_takes_grey_and_colour_alike(finder, photos):
