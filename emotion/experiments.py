@@ -449,6 +449,7 @@ LEVERS = {
     "a second network beside the averaged one": ("mobilenet_faces_averaged, 2 looks", "unlike_pair_averaged, 2 looks"),
     "taught by written lessons": ("vgg_small_recalibrated", "vgg_small_pupil"),
     "taught by what ships": ("mobilenet_faces_averaged", "mobilenet_faces_pupil"),
+    "FER+ votes, a second head": ("mobilenet_faces_averaged", "mobilenet_faces_votes"),
     "two unlike networks, the better MobileNet": ("unlike_pair_recalibrated, 2 looks", "unlike_pair_averaged, 2 looks"),
 }
 """Lever -> the runs without and with it; ", 2 looks" is a run's mean over so many looks at each face (`emotion.looks`)."""
