@@ -201,6 +201,14 @@ LARGE = (
     ),
     replace(
         _MOBILENET_LONG,
+        name="mobilenet_faces_long_votes",
+        vote_head=0.5,
+        recalibrate=4096,
+        seed=6,
+        note="As mobilenet_faces_long, with FER+ votes by a second head from the start, before the body has settled.",
+    ),
+    replace(
+        _MOBILENET_LONG,
         name="mobilenet_faces_224",
         architecture_options={**_MOBILENET_LONG.architecture_options, "input_size": 224},
         seed=5,
