@@ -20,7 +20,7 @@ CROP_SIZE = 48
 REFERENCE_POINTS = ((15.30, 18.51), (32.48, 18.28), (24.17, 36.48))
 
 # How much of a head's tilt an aligned face keeps, and no more than how many degrees. Heads of FER-2013 tilt, and landmarks found
-# on small faces err: in small steps the answers get worse towards none and towards all (benchmarks/measure_path.py --kept-tilt).
+# on small faces err: keeping none answers worse, keeping all no better (benchmarks/measure_path.py --kept-tilt).
 # Training turns faces by up to the limit itself.
 KEPT_TILT = 0.5
 MAX_KEPT_TILT = 15.0
