@@ -20,6 +20,7 @@ from emotion.distillation import DistillationLoss, load_teacher
 from emotion.fused_norm import with_fused_normalization
 from emotion.recalibration import normalizations
 from emotion.recorder import Recorder, predict
+from emotion.sharpness import SharpnessAwareModel
 from emotion.training_config import TrainingConfig
 from emotion.transfer import freeze_body, split
 from emotion.vote_head import LabelAndVoteLoss, accuracy, with_vote_head
@@ -156,6 +157,10 @@ def _training_model(core: keras.Model, config: TrainingConfig, runs: Path) -> ke
     outputs, lesson = (with_vote_head(core) if config.vote_head else core)(seen), config.distillation
     if lesson.teachers and not lesson.views:
         outputs = DistillationLoss(lesson.share, lesson.temperature)([outputs, load_teacher(lesson.teachers, runs)(seen)])
+    if config.sharpness:
+        model = SharpnessAwareModel(inputs, outputs)
+        model.rho = config.sharpness
+        return model
     return keras.Model(inputs, outputs)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from emotion import cleaning
+from emotion import cleaning, opinions
 from emotion.dataset import FER2013, load_fer2013
 from emotion.evaluation import evaluate
 from emotion.fitting import claim, fit
@@ -59,7 +59,10 @@ def train(config: TrainingConfig, data: FER2013, run_dir: str | Path | None = No
         return json.loads((folder / "record.json").read_text(encoding="utf-8"))
     commit = git_commit()
     fitted, removed = cleaning.clean(data) if config.clean else (data, [])
-    targets = cleaning.soft_targets(fitted.training, config.label_share)
+    if config.opinions:
+        targets = opinions.blend(fitted.training, config.opinions, config.label_share)
+    else:
+        targets = cleaning.soft_targets(fitted.training, config.label_share)
     if config.vote_head:
         targets = np.concatenate([targets, vote_shares(fitted.training)], axis=1)
     images = fitted.training.images

@@ -49,9 +49,11 @@ class TrainingConfig:
         augmentation: see `Augmentation`.
         framed: share of a picture's showings, 0..1, in which it is framed as the page frames a face (`emotion.framing`).
         mixup: alpha of the Beta distribution (Zhang et al. 2018); 0 is off.
-        label_share: 1 fits the labels; below 1 blends in FER+ votes (Training rows only).
+        label_share: 1 fits the labels; below 1 blends in FER+ votes (Training rows only), or opinions.
+        opinions: which of `emotion.opinions` are blended in instead of the votes as they are; empty is none.
         vote_head: weight of the loss of a second head, which learns FER+ votes (Training rows only) from the same features and is
             no part of what is saved (`emotion.vote_head`); 0 is off.
+        sharpness: rho of sharpness-aware minimisation (`emotion.sharpness`); 0 is off.
         clean: whether `cleaning.clean` is applied to Training.
         balance: "none", "class_weight" or "sampling".
         distillation: see `Distillation`; without teachers it does nothing.
@@ -79,7 +81,9 @@ class TrainingConfig:
     framed: float = 0.0
     mixup: float = 0.0
     label_share: float = 1.0
+    opinions: str = ""
     vote_head: float = 0.0
+    sharpness: float = 0.0
     clean: bool = True
     balance: str = "none"
     distillation: Distillation = field(default_factory=Distillation)
@@ -105,6 +109,11 @@ class TrainingConfig:
         for name in ("ema", "label_smoothing", "label_share", "framed"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1. Received: {getattr(self, name)}")
+        if self.sharpness < 0:
+            raise ValueError(f"sharpness must not be negative. Received: {self.sharpness}")
+        if self.opinions and (self.label_share == 1 or not self.clean):
+            rule = "opinions are of the cleaned pictures and need a label_share below 1"
+            raise ValueError(f"{rule}. Received: opinions {self.opinions!r}, label_share {self.label_share}, clean {self.clean}")
         if self.recalibrate < 0 or 0 < self.recalibrate < 64:
             raise ValueError(f"recalibrate must be 0 or a number of pictures from 64 on. Received: {self.recalibrate}")
         if self.distillation.views and (self.augmentation != NONE or self.framed or self.mixup or self.balance != "none"):

@@ -29,8 +29,11 @@ def test_the_core_imports_neither_page_nor_figures(path):
     assert not roots & {"utils", "gradio", "gradio_app", "page", "matplotlib", "seaborn"}
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.stem not in ("export", "fused_norm")], ids=lambda p: p.name)
-def test_only_export_and_the_fused_kernel_may_import_tensorflow(path):
+TENSORFLOW = "export", "fused_norm", "sharpness"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.stem not in TENSORFLOW], ids=lambda p: p.name)
+def test_only_export_and_what_each_backend_does_its_own_way_may_import_tensorflow(path):
     assert "tensorflow" not in {name.split(".")[0] for name in imported(path)}
 
 
