@@ -170,10 +170,69 @@ _MOBILENET_LONG = replace(
     note="The MobileNet that knows faces, for longer and with more variety than mobilenet_faces.",
 )
 
+_OPINIONS = {"opinions": "votes_and_folds", "label_share": 0.4, "label_smoothing": 0.0}
+
+_LONG_OPINIONS = replace(
+    _MOBILENET_LONG,
+    name="mobilenet_faces_long_opinions",
+    **_OPINIONS,
+    seed=15,
+    note="As mobilenet_faces_long, the most of each target from opinions on the label (emotion.opinions): does the labels' noise "
+    "leave them and their rules stay?",
+)
+
+_LONG_SHARP = replace(
+    _LONG_OPINIONS,
+    name="mobilenet_faces_long_sharp",
+    sharpness=0.1,
+    seed=14,
+    note="As mobilenet_faces_long_opinions, sharpness-aware.",
+)
+
+_VGG_OPINIONS = replace(
+    _SMALL,
+    name="vgg_small_opinions",
+    **_OPINIONS,
+    epochs=80,
+    ema=0.0,
+    framed=0.3,
+    mixup=0.2,
+    augmentation=_ERASING,
+    seed=16,
+    note="vgg_small for longer, with erasing, mixup and framed faces, the most of each target from opinions on the label.",
+)
+
 _AVERAGED = {"weights": "saved_models/runs/mobilenet_faces_averaged/best.keras", "head": True}
+
+_FROM_AVERAGED = replace(
+    _LONG_OPINIONS,
+    name="mobilenet_faces_opinions",
+    architecture_options=_AVERAGED,
+    epochs=24,
+    learning_rate=0.03,
+    seed=18,
+    note="On from the averaged MobileNet, which learned labels by heart, with opinions on them.",
+)
 
 _SHIPPED_LESSONS = Distillation(["unlike_pair_averaged"], share=0.8, temperature=1.0, views=12)
 """What `python -m emotion.lessons saved_models/emotion_model_int8.tflite --views 12` makes the pair that ships write."""
+
+
+def _on_from(config: TrainingConfig) -> list[TrainingConfig]:
+    """Runs that go on from a run of the MobileNet, from other random numbers, so that there are some to average."""
+    weights = {"weights": f"saved_models/runs/{config.name}/best.keras", "head": True}
+    return [
+        replace(
+            config,
+            name=f"{config.name}_again_{number}",
+            architecture_options=weights,
+            epochs=24,
+            learning_rate=0.03,
+            seed=config.seed + 10 * number,
+            note=f"On from {config.name}, from other random numbers: more runs to average.",
+        )
+        for number in (1, 2, 3, 4)
+    ]
 
 
 def _taught(config: TrainingConfig, lessons: Distillation, **changes) -> TrainingConfig:
@@ -199,22 +258,19 @@ LARGE = (
         seed=3,
         note="On from mobilenet_faces_long, once more the same from other random numbers.",
     ),
+    _LONG_OPINIONS,
+    _LONG_SHARP,
+    *_on_from(_LONG_OPINIONS),
+    *_on_from(_LONG_SHARP),
+    _VGG_OPINIONS,
     replace(
-        _MOBILENET_LONG,
-        name="mobilenet_faces_long_opinions",
-        label_share=0.5,
-        label_smoothing=0.0,
-        opinions="votes",
-        seed=15,
-        note="As mobilenet_faces_long, half of each target from an opinion on the label that FER+ votes give, not from the votes "
-        "as they are, which hurt: does their noise leave the labels and their rules stay?",
-    ),
-    replace(
-        _MOBILENET_LONG,
-        name="mobilenet_faces_long_sharp",
-        sharpness=0.1,
-        seed=14,
-        note="As mobilenet_faces_long, sharpness-aware: it learned eight of ten training labels by heart, noise and all.",
+        _VGG_OPINIONS,
+        name="vgg_small_opinions_again",
+        architecture_options={**_SMALL.architecture_options, "weights": "saved_models/runs/vgg_small_opinions/best.keras"},
+        epochs=40,
+        learning_rate=0.05,
+        seed=17,
+        note="On from vgg_small_opinions, from other random numbers: two runs to average.",
     ),
     replace(
         _MOBILENET_LONG,
@@ -266,6 +322,8 @@ LARGE = (
         note="On from the averaged MobileNet, from the labels and, by a second head, from FER+ votes: do cleaner labels shape "
         "better features where they do not have to be the answer? Short enough for two cores, an hour.",
     ),
+    _FROM_AVERAGED,
+    *_on_from(_FROM_AVERAGED),
     *(
         replace(
             _MOBILENET_LONG,
