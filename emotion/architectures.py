@@ -144,8 +144,9 @@ def committee(members: list[dict]) -> keras.Model:
     last maps side by side and one dense layer over them all. It has a class activation map as they have.
 
     Args:
-        members: {"architecture", "options"} of each, as `build` takes them. Maps of unlike sizes are enlarged to a common
-            multiple by repeating their places, which leaves their averages, and so every answer, as they are.
+        members: {"architecture", "options"} of each, as `build` takes them; a "share" says what its weights were given. Maps of
+            unlike sizes are enlarged to a common multiple by repeating their places, which leaves their averages, and so every
+            answer, as they are.
     """
     inputs, maps = keras.Input(INPUT_SHAPE, name="grey"), []
     for number, member in enumerate(members):

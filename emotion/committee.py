@@ -1,6 +1,7 @@
 """Makes one network of several trained ones: `python -m emotion.committee vgg_small vgg_small_taught --name vgg_small_pair`.
 
-Its answer is the mean of the members' logits, which is better than most members' and often than the best. The result is a run
+Its answer is the mean of the members' logits, which is better than most members' and often than the best; `--shares 1 2` counts
+the second twice as much as the first. The result is a run
 like any other, with a record, probabilities and best.keras, so it is compared, exported and taught from as any other.
 
 Weights of runs are not kept with the code, but those of the members of what ships are in its file, and can be taken out to go on
@@ -14,6 +15,7 @@ Keras and NumPy only.
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -26,21 +28,33 @@ from emotion.training import RUNS, derive_run, finished_run
 from emotion.training_config import TrainingConfig
 
 
-def as_one_network(models: list[keras.Model], configs: list[TrainingConfig]) -> tuple[keras.Model, dict]:
+def as_one_network(
+    models: list[keras.Model], configs: list[TrainingConfig], shares: Sequence[float] = ()
+) -> tuple[keras.Model, dict]:
     """Returns a network whose logits are the mean of several networks', and its `architectures.committee` options.
 
     Args:
         models: of kinds that end in global average pooling and a dense layer, such as `vgg` and `se_resnet`.
         configs: of their runs.
+        shares: how much each counts, in any unit; none is all alike.
+
+    Raises:
+        ValueError: shares that are not positive or not one for each.
     """
+    if shares and (len(shares) != len(models) or min(shares) <= 0):
+        raise ValueError(f"shares must be positive, one for each of {len(models)} members. Received: {list(shares)}")
     members = [{"architecture": config.architecture, "options": config.architecture_options} for config in configs]
+    if shares:
+        members = [member | {"share": share / sum(shares)} for member, share in zip(members, shares, strict=True)]
     options = {"members": members}
     together = build("committee", options)
     heads = [model.get_layer("probabilities").get_weights() for model in models]
     for number, model in enumerate(models):
         together.get_layer(f"member_{number}").set_weights(model.get_weights()[: -len(heads[number])])
-    kernel, bias = np.concatenate([kernel for kernel, _ in heads]), np.sum([bias for _, bias in heads], axis=0)
-    together.get_layer("probabilities").set_weights([kernel / len(models), bias / len(models)])
+    parts = [member.get("share", 1 / len(models)) for member in members]
+    kernel = np.concatenate([part * kernel for part, (kernel, _) in zip(parts, heads, strict=True)])
+    bias = np.sum([part * bias for part, (_, bias) in zip(parts, heads, strict=True)], axis=0)
+    together.get_layer("probabilities").set_weights([kernel, bias])
     return together, options
 
 
@@ -66,7 +80,7 @@ def members(network: keras.Model, options: dict) -> list[keras.Model]:
     for number, member in enumerate(options["members"]):
         model = build(member["architecture"], member["options"], pretrained=False)
         width = model.get_layer("probabilities").kernel.shape[0]
-        own = kernel[start : start + width] * len(options["members"])
+        own = kernel[start : start + width] / member.get("share", 1 / len(options["members"]))
         model.set_weights([*together.get_layer(f"member_{number}").get_weights(), own, bias])
         found.append(model)
         start += width
@@ -99,7 +113,7 @@ def restore(path: Path, runs: Path = RUNS) -> list[Path]:
     return written
 
 
-def make_run(names: list[str], name: str, data: FER2013, runs: Path = RUNS) -> dict:
+def make_run(names: list[str], name: str, data: FER2013, runs: Path = RUNS, shares: Sequence[float] = ()) -> dict:
     """Makes the run of a committee from its members' runs, and scores it.
 
     Args:
@@ -107,18 +121,21 @@ def make_run(names: list[str], name: str, data: FER2013, runs: Path = RUNS) -> d
         name: of the new run.
         data: as loaded.
         runs: the folder that holds the runs' folders.
+        shares: how much each member counts, in any unit; none is all alike.
 
     Returns:
         The record that was written.
 
     Raises:
         FileNotFoundError: a member lacks its record or its weights.
-        ValueError: a member has no last map to put beside the others', or the folder holds a run with other settings.
+        ValueError: a member has no last map to put beside the others', shares do not fit, or the folder holds a run with other
+            settings.
     """
     found = [finished_run(runs, member) for member in names]
     records, models = [record for record, _ in found], [model for _, model in found]
-    network, options = as_one_network(models, [TrainingConfig.from_dict(record["config"]) for record in records])
-    note = f"The mean of {' and '.join(names)}, as one network."
+    network, options = as_one_network(models, [TrainingConfig.from_dict(record["config"]) for record in records], shares)
+    counted = f" in shares of {' to '.join(f'{share:g}' for share in shares)}" if shares else ""
+    note = f"The mean of {' and '.join(names)}{counted}, as one network."
     config = TrainingConfig(name, architecture="committee", architecture_options=options, note=note)
     return derive_run(
         network,
@@ -137,6 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make one network, and one run, of several trained ones.")
     parser.add_argument("members", nargs="*", help="names of finished runs that still have their best.keras")
     parser.add_argument("--name", help="of the new run")
+    parser.add_argument("--shares", nargs="*", type=float, default=(), help="how much each counts (default: all alike)")
     parser.add_argument("--data", type=Path, help="data set (default: looked for as emotion.dataset does)")
     parser.add_argument("--split", type=Path, metavar="FILE", help="instead, take the members out of an exported .keras")
     options = parser.parse_args(arguments)
@@ -147,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("members and --name must be given, or --split")
     data = load_fer2013(options.data)
     cleaning.check_official(data)
-    record = make_run(options.members, options.name, data)
+    record = make_run(options.members, options.name, data, shares=options.shares)
     accuracy = record["metrics"]["public_test"]["accuracy"]
     print(f"PublicTest {accuracy['value']:.2%} ({accuracy['low']:.2%} to {accuracy['high']:.2%})")
 

@@ -41,6 +41,22 @@ def test_the_answer_is_that_of_the_mean_logits(networks, grey):
     np.testing.assert_allclose(rebuilt.predict(grey, verbose=0), together.predict(grey, verbose=0), atol=1e-6)
 
 
+def test_one_member_can_count_for_more_than_another(networks, grey):
+    together, options = committee.as_one_network(networks, CONFIGS, shares=[1, 3])
+    one, two = (model.predict(grey, verbose=0) for model in networks)
+    product = one**0.25 * two**0.75
+    np.testing.assert_allclose(together.predict(grey, verbose=0), product / product.sum(axis=1, keepdims=True), atol=1e-5)
+    apart = committee.members(together, json.loads(json.dumps(options)))
+    for member, model in zip(apart, networks, strict=True):
+        np.testing.assert_allclose(member.get_weights()[-2], model.get_weights()[-2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shares", [[1], [1, 0]])
+def test_shares_that_say_nothing_of_a_member_are_refused(networks, shares):
+    with pytest.raises(ValueError, match="one for each of 2 members"):
+        committee.as_one_network(networks, CONFIGS, shares=shares)
+
+
 def test_it_has_an_activation_map_that_is_the_mean_of_its_members(networks, grey):
     together, _ = committee.as_one_network(networks, CONFIGS)
     _, evidence = with_activation_map(together).predict(grey, verbose=0)
