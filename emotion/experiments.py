@@ -261,7 +261,6 @@ LARGE = (
     _LONG_OPINIONS,
     _LONG_SHARP,
     *_on_from(_LONG_OPINIONS),
-    *_on_from(_LONG_SHARP),
     _VGG_OPINIONS,
     replace(
         _VGG_OPINIONS,
@@ -324,16 +323,6 @@ LARGE = (
     ),
     _FROM_AVERAGED,
     *_on_from(_FROM_AVERAGED),
-    *(
-        replace(
-            _MOBILENET_LONG,
-            name=f"mobilenet_faces_more_{number}",
-            architecture_options=_AVERAGED,
-            seed=10 + number,
-            note="On from the averaged MobileNet, from the labels and other random numbers: more runs to average.",
-        )
-        for number in (1, 2, 3, 4)
-    ),
 )
 """For a GPU: networks that two cores would train for days. `emotion.lessons` lets them teach small ones.
 
@@ -534,6 +523,13 @@ LEVERS = {
     "taught by what ships": ("mobilenet_faces_averaged", "mobilenet_faces_pupil"),
     "FER+ votes, a second head": ("mobilenet_faces_averaged", "mobilenet_faces_votes"),
     "two unlike networks, the better MobileNet": ("unlike_pair_recalibrated, 2 looks", "unlike_pair_averaged, 2 looks"),
+    "opinions on labels": ("mobilenet_faces_long", "mobilenet_faces_long_opinions"),
+    "opinions on labels, sharpness-aware": ("mobilenet_faces_long_opinions", "mobilenet_faces_long_sharp"),
+    "going on with opinions on labels": ("mobilenet_faces_averaged", "mobilenet_faces_opinions"),
+    "opinions on labels, vgg_small for longer": ("vgg_small_recalibrated", "vgg_small_opinions"),
+    "vgg_small with opinions, going on": ("vgg_small_opinions", "vgg_small_opinions_again"),
+    "weights averaged again": ("mobilenet_faces_averaged, 2 looks", "mobilenet_faces_averaged_again, 2 looks"),
+    "two unlike networks, weights averaged again": ("unlike_pair_averaged, 2 looks", "unlike_pair_opinions, 2 looks"),
 }
 """Lever -> the runs without and with it; ", 2 looks" is a run's mean over so many looks at each face (`emotion.looks`)."""
 
