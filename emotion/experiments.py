@@ -215,7 +215,7 @@ _FROM_AVERAGED = replace(
 )
 
 _SHIPPED_LESSONS = Distillation(["unlike_pair_averaged"], share=0.8, temperature=1.0, views=12)
-"""What `python -m emotion.lessons saved_models/emotion_model_int8.tflite --views 12` makes the pair that ships write."""
+"""What `python -m emotion.lessons saved_models/emotion_model_int8.tflite --views 12` made the pair that shipped then write."""
 
 
 def _on_from(config: TrainingConfig) -> list[TrainingConfig]:
@@ -327,7 +327,7 @@ LARGE = (
 """For a GPU: networks that two cores would train for days. `emotion.lessons` lets them teach small ones.
 
 Those that go on from mobilenet_faces_averaged come last, because that is no run of the list but the mean of two of its runs
-(`emotion.averaging`). Its weights can be taken out of the shipped file: `python -m emotion.committee --help`.
+(`emotion.averaging`). `emotion.committee --split` takes its weights out of the file that shipped until 2026-11-27.
 """
 
 _VGG16 = TrainingConfig(
