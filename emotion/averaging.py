@@ -24,7 +24,7 @@ import numpy as np
 from emotion import cleaning
 from emotion.dataset import FER2013, load_fer2013
 from emotion.recalibration import PICTURES, recalibrate
-from emotion.training import RUNS, derive_run, finished_run
+from emotion.training import RUNS, derive_run, finished_run, protocol
 from emotion.training_config import TrainingConfig
 from emotion.transfer import body_layers
 
@@ -66,7 +66,7 @@ def make_run(names: list[str], name: str, data: FER2013, runs: Path = RUNS) -> d
         runs / name,
         record,
         averaged=names,
-        protocol="members fitted on Training and chosen on PublicTest; PrivateTest scored once, after that",
+        protocol=f"its members: {protocol(config)}",
         minutes=round(sum(record["minutes"] for record, _ in found), 1),
     )
 

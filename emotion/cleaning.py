@@ -119,6 +119,17 @@ def clean(data: FER2013) -> tuple[FER2013, list[dict]]:
     return replace(data, training=training.take(reasons == "")), removed
 
 
+def refittable(data: FER2013) -> Split:
+    """Returns the PublicTest rows that a last refit may fit, without votes, which are for Training rows only.
+
+    Left out are blank pictures, copies of PrivateTest pictures and copies with different labels, and all but the first of copies
+    with the same label. Copies in Training are left out there (`clean`).
+    """
+    nothing = data.public_test.take(np.zeros(len(data.public_test), dtype=bool))
+    as_training = replace(data, training=replace(data.public_test, votes=None), public_test=nothing)
+    return clean(as_training)[0].training
+
+
 def one_hot(labels: np.ndarray) -> np.ndarray:
     """Returns float32 (n, 7) with a one at each label."""
     return np.eye(len(EMOTIONS), dtype=np.float32)[labels]

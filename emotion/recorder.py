@@ -32,7 +32,7 @@ class Recorder(keras.callbacks.Callback):
         core: the network itself, without augmentation.
         whole: the core and all that wraps it; the checkpoint holds its variables, whichever part of it is being fitted.
         validation: pictures that choose the epoch: PublicTest, where FER-2013 is learned.
-        config: ema, recalibrate, patience and stages are used.
+        config: ema, recalibrate, patience, keep and stages are used.
         folder: of the run.
         pictures: uint8 (n, 48, 48) to recalibrate on, where the config says so.
     """
@@ -54,7 +54,7 @@ class Recorder(keras.callbacks.Callback):
         raw, statistics = self._swap_in_average(), self._recalibrate()
         probabilities = predict(self.core, self.validation.images)
         logs["val_loss"], logs["val_accuracy"] = _loss_and_accuracy(self.validation.labels, probabilities)
-        if logs["val_accuracy"] > self.best:
+        if logs["val_accuracy"] > self.best or self.config.keep == "last":
             self.best, self.best_epoch = logs["val_accuracy"], epoch
             self.best_weights = [keras.ops.convert_to_numpy(v) for v in self.core.weights]
         self.raw = raw

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 from emotion import cleaning, opinions
-from emotion.dataset import FER2013, load_fer2013
+from emotion.dataset import FER2013, Split, load_fer2013
 from emotion.evaluation import evaluate
 from emotion.fitting import claim, fit
 from emotion.framing import framed
@@ -59,14 +59,14 @@ def train(config: TrainingConfig, data: FER2013, run_dir: str | Path | None = No
         return json.loads((folder / "record.json").read_text(encoding="utf-8"))
     commit = git_commit()
     fitted, removed = cleaning.clean(data) if config.clean else (data, [])
-    if config.opinions:
-        targets = opinions.blend(fitted.training, config.opinions, config.label_share)
-    else:
-        targets = cleaning.soft_targets(fitted.training, config.label_share)
-    if config.vote_head:
-        targets = np.concatenate([targets, vote_shares(fitted.training)], axis=1)
-    images = fitted.training.images
+    images, targets = fitted.training.images, _targets(config, fitted.training)
     also = framed(images) if config.framed or config.distillation.views else None
+    if config.refit:
+        more = cleaning.refittable(data)
+        blank = np.zeros((len(more), targets.shape[1] - len(EMOTIONS)), np.float32)  # no votes, no loss of theirs
+        images = np.concatenate([images, more.images])
+        targets = np.concatenate([targets, np.concatenate([cleaning.one_hot(more.labels), blank], axis=1)])
+        also = None if also is None else np.concatenate([also, framed(more.images)])
     best, recorder = fit(config, images, targets, fitted.public_test, folder, verbose, framed=also)
     best.save(folder / "best.keras")
     record = {**_record(config, fitted, removed, best, recorder, folder), "git_commit": commit}
@@ -75,15 +75,23 @@ def train(config: TrainingConfig, data: FER2013, run_dir: str | Path | None = No
     return record
 
 
+def _targets(config: TrainingConfig, training: Split) -> np.ndarray:
+    if config.opinions:
+        targets = opinions.blend(training, config.opinions, config.label_share)
+    else:
+        targets = cleaning.soft_targets(training, config.label_share)
+    return np.concatenate([targets, vote_shares(training)], axis=1) if config.vote_head else targets
+
+
 def _record(config, data: FER2013, removed: list[dict], best: keras.Model, recorder: Recorder, folder: Path) -> dict:
-    metrics = _score(best, data, folder)
+    metrics = _score(best, data, folder, config)
     reasons, weights = [row["reason"] for row in removed], config.architecture_options.get("weights")
     return {
         "name": config.name,
         "config": config.to_dict(),
         "labels": list(EMOTIONS),
         "input": "grey levels 0..255, shape (n, 48, 48, 1)",
-        "protocol": "fitted on Training; epoch chosen on PublicTest; PrivateTest scored once, after that",
+        "protocol": protocol(config),
         "metrics": metrics,
         "best_epoch": int(recorder.best_epoch) + 1,
         "parameters": int(best.count_params()),
@@ -91,6 +99,7 @@ def _record(config, data: FER2013, removed: list[dict], best: keras.Model, recor
         "data": {
             "checksum": data.checksum,
             "training_rows": len(data.training),
+            **({"public_test_rows": len(cleaning.refittable(data))} if config.refit else {}),
             "removed": {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)},
             "notes": list(data.notes),
         },
@@ -99,9 +108,21 @@ def _record(config, data: FER2013, removed: list[dict], best: keras.Model, recor
     }
 
 
-def _score(model: keras.Model, data: FER2013, folder: Path) -> dict:
-    metrics = {}
-    for name, split in (("public_test", data.public_test), ("private_test", data.private_test)):
+def protocol(config: TrainingConfig) -> str:
+    """Says in a record which part of FER-2013 did what."""
+    if config.refit:
+        return "fitted on Training and PublicTest, by the settings of a run judged on PublicTest; PrivateTest scored once"
+    if config.keep == "last":
+        return "fitted on Training; last epoch kept; PrivateTest scored once"
+    return "fitted on Training; epoch chosen on PublicTest; PrivateTest scored once, after that"
+
+
+def _score(model: keras.Model, data: FER2013, folder: Path, config: TrainingConfig) -> dict:
+    """PublicTest tells nothing of a network that was fitted on it, so a refit has no score there."""
+    metrics, tests = {}, {"public_test": data.public_test, "private_test": data.private_test}
+    for name, split in tests.items():
+        if config.refit and name == "public_test":
+            continue
         probabilities = predict(model, split.images)
         np.save(folder / f"{name}.npy", probabilities)
         metrics[name] = evaluate(split.labels, probabilities)
@@ -145,7 +166,7 @@ def derive_run(model: keras.Model, config: TrainingConfig, data: FER2013, folder
     record = origin | {
         "name": config.name,
         "config": config.to_dict(),
-        "metrics": _score(model, data, folder),
+        "metrics": _score(model, data, folder, config),
         "best_epoch": None,
         "parameters": int(model.count_params()),
         "versions": versions(),

@@ -55,6 +55,9 @@ class TrainingConfig:
             no part of what is saved (`emotion.vote_head`); 0 is off.
         sharpness: rho of sharpness-aware minimisation (`emotion.sharpness`); 0 is off.
         clean: whether `cleaning.clean` is applied to Training.
+        refit: whether PublicTest is fitted as well, by its labels alone: a last refit, once a run with the same settings has been
+            judged on it. No picture is left to choose anything by.
+        keep: which epoch's network is kept: the "best" one on PublicTest or the "last".
         balance: "none", "class_weight" or "sampling".
         distillation: see `Distillation`; without teachers it does nothing.
         patience: epochs without a better PublicTest accuracy before stopping, counted in the last stage; 0 never stops early.
@@ -85,6 +88,8 @@ class TrainingConfig:
     vote_head: float = 0.0
     sharpness: float = 0.0
     clean: bool = True
+    refit: bool = False
+    keep: str = "best"
     balance: str = "none"
     distillation: Distillation = field(default_factory=Distillation)
     patience: int = 0
@@ -99,7 +104,8 @@ class TrainingConfig:
             object.__setattr__(self, "distillation", Distillation(**self.distillation))
         object.__setattr__(self, "stages", [Stage(**s) if isinstance(s, dict) else s for s in self.stages])
         choices = {"optimizer": ("adam", "sgd"), "schedule": ("constant", "cosine", "step"),
-                   "balance": ("none", "class_weight", "sampling"), "precision": ("float32", "mixed_bfloat16")}  # fmt: skip
+                   "balance": ("none", "class_weight", "sampling"), "precision": ("float32", "mixed_bfloat16"),
+                   "keep": ("best", "last")}  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}. Received: {getattr(self, name)!r}")
@@ -114,6 +120,9 @@ class TrainingConfig:
         if self.opinions and (self.label_share == 1 or not self.clean):
             rule = "opinions are of the cleaned pictures and need a label_share below 1"
             raise ValueError(f"{rule}. Received: opinions {self.opinions!r}, label_share {self.label_share}, clean {self.clean}")
+        if self.refit and (self.keep == "best" or self.patience or not self.clean or self.distillation.views):
+            rule = "a refit has nothing to choose by: keep must be last, patience 0, Training clean and lessons unwritten"
+            raise ValueError(f"{rule}. Received: keep {self.keep}, patience {self.patience}, clean {self.clean}")
         if self.recalibrate < 0 or 0 < self.recalibrate < 64:
             raise ValueError(f"recalibrate must be 0 or a number of pictures from 64 on. Received: {self.recalibrate}")
         if self.distillation.views and (self.augmentation != NONE or self.framed or self.mixup or self.balance != "none"):

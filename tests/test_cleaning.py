@@ -47,6 +47,17 @@ def test_no_test_picture_is_left_in_training(flawed):
     assert not tests & {i.tobytes() for i in cleaned.training.images}
 
 
+def test_a_refit_gets_publictest_without_copies_of_privatetest_and_without_votes(drawn):
+    public = drawn.public_test
+    images, labels = public.images.copy(), public.labels.copy()
+    images[0], images[2], labels[2] = drawn.private_test.images[0], images[1], labels[1]
+    images[3] = drawn.training.images[0]  # taken out of Training instead
+    data = replace(drawn, public_test=Split(images, labels, public.rows, public.votes))
+    kept = cleaning.refittable(data)
+    left = np.setdiff1d(np.arange(len(public)), [0, 2])
+    assert np.array_equal(kept.images, images[left]) and np.array_equal(kept.labels, labels[left]) and kept.votes is None
+
+
 def test_the_check_counts_each_flaw(flawed):
     table = {row["check"]: row for row in cleaning.check(flawed[0])}
     assert table["pictures"]["Training"] == 140

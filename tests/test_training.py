@@ -12,6 +12,7 @@ import pytest
 
 from emotion.augmentation import STANDARD
 from emotion.batches import batches, mix
+from emotion.cleaning import clean, one_hot, refittable
 from emotion.fitting import fit
 from emotion.training import TrainingConfig, predict, train
 
@@ -140,6 +141,35 @@ def test_early_stopping_ends_a_run_that_no_longer_gains(drawn, tmp_path):
     assert len(history(tmp_path / "still")) == 3
 
 
+def test_the_last_epoch_is_kept_where_the_settings_say_so(drawn, tmp_path):
+    rates = {"learning_rate": 0.03, "epochs": 4, "batch_size": 16, "seed": 1}
+    record = train(TrainingConfig("last", keep="last", **rates, **TINY), drawn, tmp_path / "last", verbose=0)
+    assert record["best_epoch"] == 4 and record["protocol"] == "fitted on Training; last epoch kept; PrivateTest scored once"
+    assert record["metrics"]["public_test"]["accuracy"]["value"] == pytest.approx(history(tmp_path / "last")[-1][4], abs=1e-6)
+
+
+def test_a_refit_fits_publictest_by_its_labels_and_has_no_score_there(drawn, monkeypatch, tmp_path):
+    seen = []
+
+    def look(config, images, targets, *rest, **more):
+        seen.append((images, targets, more["framed"]))
+        return fit(config, images, targets, *rest, **more)
+
+    monkeypatch.setattr("emotion.training.fit", look)
+    monkeypatch.setattr("emotion.training.framed", lambda images: 255 - images)
+    settings = {"refit": True, "keep": "last", "framed": 0.5, "vote_head": 0.5, "epochs": 1}
+    config = TrainingConfig("refit", batch_size=32, architecture="mobilenet", **settings)
+    record = train(config, drawn, tmp_path / "refit", verbose=0)
+    (images, targets, framed), training = seen[0], clean(drawn)[0].training
+    more = refittable(drawn)
+    assert len(more) and np.array_equal(images, np.concatenate([training.images, more.images]))
+    assert np.array_equal(targets[len(training) :, :7], one_hot(more.labels)) and not targets[len(training) :, 7:].any()
+    assert targets[: len(training), 7:].any() and np.array_equal(framed, 255 - images)
+    assert list(record["metrics"]) == ["private_test"] and "PublicTest" in record["protocol"]
+    assert record["data"]["public_test_rows"] == len(more)
+    assert not (tmp_path / "refit" / "public_test.npy").exists()
+
+
 def test_mixed_precision_leaves_a_float32_network(drawn, tmp_path):
     config = TrainingConfig("half", epochs=1, batch_size=32, precision="mixed_bfloat16", **TINY)
     train(config, drawn, tmp_path / "half", verbose=0)
@@ -206,6 +236,9 @@ def test_mixing_blends_pictures_and_targets_alike():
         ({"epochs": 0}, "epochs must be positive. Received: 0"),
         ({"ema": 2}, "ema must lie in"),
         ({"epochs": 2, "warmup_epochs": 2}, "warmup_epochs must be below epochs. Received: 2 of 2"),
+        ({"refit": True}, "keep must be last"),
+        ({"refit": True, "keep": "last", "patience": 3}, "patience 0"),
+        ({"keep": "first"}, "keep must be one of best, last. Received: 'first'"),
         ({"speed": 1}, "Unknown: speed"),
     ],
 )
