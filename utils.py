@@ -318,6 +318,8 @@ def load_run(config, data: FER2013) -> Run:
 def recorded_runs(data: FER2013, *names: str) -> list[Run]:
     """Loads recorded runs with the settings that they carry, all unless some are named, the best on PublicTest first.
 
+    Refits are left out: PublicTest, which they were fitted on, can neither rank nor compare them.
+
     In a rehearsal it trains one epoch of those that are named, or of two small ones.
 
     Raises:
@@ -328,6 +330,7 @@ def recorded_runs(data: FER2013, *names: str) -> list[Run]:
 
     paths = sorted((ROOT / "saved_models" / "runs").glob("*/record.json"))
     configs = [TrainingConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))["config"]) for path in paths]
+    configs = [config for config in configs if not config.refit]
     missing = set(names) - {config.name for config in configs}
     if missing:
         raise FileNotFoundError(f"there must be recorded runs in saved_models/runs. Found none of: {', '.join(sorted(missing))}")
@@ -418,10 +421,10 @@ def p_value(p: float) -> str:
 
 
 def run_table(*names: str) -> pd.DataFrame:
-    """Returns one row per recorded run, the best on PublicTest first; all runs unless some are named."""
+    """Returns one row per recorded run but refits, the best on PublicTest first; all runs unless some are named."""
     folder = output("saved_models/runs/x").parent
     records = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/record.json")]
-    records = [record for record in records if not names or record["name"] in names]
+    records = [r for r in records if "public_test" in r["metrics"] and (not names or r["name"] in names)]
     records.sort(key=lambda record: -record["metrics"]["public_test"]["accuracy"]["value"])
     rows = [
         {

@@ -44,23 +44,36 @@ def headline() -> str:
         f"labelled emotion in **{interval(private['accuracy'])}** of the {private['n']:,} PrivateTest faces of FER-2013; macro "
         f"F1 is {interval(private['macro_f1'])}. Brackets hold 95 % intervals."
         + (f" It answers with the mean of {record['looks']} looks at each face." if record["looks"] > 1 else "")
+        + (f" All of its settings were chosen while PublicTest was held out (`{record['twin']['name']}`); then PublicTest's "
+           "pictures were fitted as well." if "twin" in record else "")
         + (f" A part of it had first learned from other pictures: {'; '.join(origins)}.\n" if origins else "\n")
     )
 
 
 def shipped() -> str:
-    """Both tests of the shipped model side by side."""
+    """The tests of the shipped model side by side; of a refit, those of its twin before them."""
     record = read_json(SAVED / "emotion_model.json")
-    parts = [record["metrics"][name] for name in ("public_test", "private_test")]
+    if "twin" in record:
+        columns = {
+            "PublicTest, fitted on Training alone (chose everything)": (record["twin"], "public_test"),
+            "PrivateTest, the same": (record["twin"], "private_test"),
+            "PrivateTest, what ships: PublicTest fitted too (scored once)": (record, "private_test"),
+        }
+    else:
+        columns = {
+            "PublicTest (chose the epoch and the model)": (record, "public_test"),
+            "PrivateTest (scored once)": (record, "private_test"),
+        }
+    tests = [scored["metrics"][part] for scored, part in columns.values()]
     rows = [
-        ["Accuracy", *(interval(part["accuracy"]) for part in parts)],
-        ["Macro F1", *(interval(part["macro_f1"]) for part in parts)],
-        ["Expected calibration error", *(f"{part['ece']:.3f}" for part in parts)],
-        *([name, *(interval(record["selective"][p][key]) for p in ("public_test", "private_test"))]
+        ["Accuracy", *(interval(test["accuracy"]) for test in tests)],
+        ["Macro F1", *(interval(test["macro_f1"]) for test in tests)],
+        ["Expected calibration error", *(f"{test['ece']:.3f}" for test in tests)],
+        *([name, *(interval(scored["selective"][part][key]) for scored, part in columns.values())]
           for name, key in (("Faces answered (not \"not sure\")", "answered"), ("Accuracy of those answers", "accuracy"))),
-        ["Pictures", *(f"{part['n']:,}" for part in parts)],
+        ["Pictures", *(f"{test['n']:,}" for test in tests)],
     ]
-    return table(["", "PublicTest (chose the epoch and the model)", "PrivateTest (scored once)"], rows)
+    return table(["", *columns], rows)
 
 
 def classes() -> str:
@@ -83,7 +96,8 @@ def removed() -> str:
     """What was taken out of Training before the shipped model was fitted."""
     data = read_json(SAVED / "emotion_model.json")["data"]
     reasons = "; ".join(f"{reason}: {count:,}" for reason, count in data["removed"].items())
-    return f"Taken out of Training first, which leaves {data['training_rows']:,} pictures: {reasons}.\n"
+    more = f" A part was fitted on {data['public_test_rows']:,} of PublicTest, too." if "public_test_rows" in data else ""
+    return f"Taken out of Training first, which leaves {data['training_rows']:,} pictures: {reasons}.{more}\n"
 
 
 def files() -> str:
@@ -104,8 +118,9 @@ def parity(entry: dict) -> str:
 
 
 def runs() -> str:
-    """Every recorded run, best PublicTest accuracy first."""
+    """Every recorded run but refits, best PublicTest accuracy first."""
     records = [read_json(path) for path in (SAVED / "runs").glob("*/record.json")]
+    records = [record for record in records if "public_test" in record["metrics"]]
     records.sort(key=lambda record: -record["metrics"]["public_test"]["accuracy"]["value"])
     rows = [
         [
@@ -118,6 +133,19 @@ def runs() -> str:
         for record in records
     ]
     return table(["Run", "Parameters", "PublicTest", "PrivateTest", "Macro F1 (PrivateTest)", "Minutes"], rows)
+
+
+def refits() -> str:
+    """What became of each run when PublicTest was fitted as well."""
+    from emotion.experiments import TWINS
+
+    rows = []
+    for name, twin in TWINS.items():
+        records = [SAVED / "runs" / run / "record.json" for run in (twin, name)]
+        if all(path.is_file() for path in records):
+            scores = (read_json(path)["metrics"]["private_test"] for path in records)
+            rows.append([f"`{name}`", *(interval(score["accuracy"]) for score in scores)])
+    return table(["Refit", "PrivateTest before (fitted on Training)", "PrivateTest after (PublicTest too)"], rows)
 
 
 def levers() -> str:
@@ -149,7 +177,7 @@ def speed() -> str:
     return table(["What", "Measured"], [list(item) for item in measured["results"].items()]) + f"\n{measured['machine']}\n"
 
 
-BLOCKS = {f.__name__: f for f in (headline, shipped, classes, confusion, removed, files, runs, levers, speed)}
+BLOCKS = {f.__name__: f for f in (headline, shipped, classes, confusion, removed, files, runs, refits, levers, speed)}
 
 
 def render(text: str) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 from emotion import cleaning
 from emotion.dataset import FER2013, load_fer2013
 from emotion.recalibration import PICTURES, recalibrate
-from emotion.training import RUNS, derive_run, finished_run, protocol
+from emotion.training import RUNS, derive_run, finished_run, on_public_test, protocol
 from emotion.training_config import TrainingConfig
 from emotion.transfer import body_layers
 
@@ -66,7 +66,7 @@ def make_run(names: list[str], name: str, data: FER2013, runs: Path = RUNS) -> d
         runs / name,
         record,
         averaged=names,
-        protocol=f"its members: {protocol(config)}",
+        protocol=f"members {protocol(config)}",
         minutes=round(sum(record["minutes"] for record, _ in found), 1),
     )
 
@@ -94,8 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     data = load_fer2013(options.data)
     cleaning.check_official(data)
-    accuracy = make_run(options.runs, options.name, data)["metrics"]["public_test"]["accuracy"]
-    print(f"PublicTest {accuracy['value']:.2%} ({accuracy['low']:.2%} to {accuracy['high']:.2%})")
+    print(on_public_test(make_run(options.runs, options.name, data)))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 from emotion import cleaning
 from emotion.architectures import build
 from emotion.dataset import FER2013, load_fer2013
-from emotion.training import RUNS, derive_run, finished_run
+from emotion.training import RUNS, derive_run, finished_run, on_public_test
 from emotion.training_config import TrainingConfig
 
 
@@ -133,18 +133,21 @@ def make_run(names: list[str], name: str, data: FER2013, runs: Path = RUNS, shar
     """
     found = [finished_run(runs, member) for member in names]
     records, models = [record for record, _ in found], [model for _, model in found]
-    network, options = as_one_network(models, [TrainingConfig.from_dict(record["config"]) for record in records], shares)
+    configs = [TrainingConfig.from_dict(record["config"]) for record in records]
+    network, options = as_one_network(models, configs, shares)
     counted = f" in shares of {' to '.join(f'{share:g}' for share in shares)}" if shares else ""
     note = f"The mean of {' and '.join(names)}{counted}, as one network."
-    config = TrainingConfig(name, architecture="committee", architecture_options=options, note=note)
+    refits = [record for record, config in zip(records, configs, strict=True) if config.refit]
+    refit = {"refit": True, "keep": "last"} if refits else {}
+    config = TrainingConfig(name, architecture="committee", architecture_options=options, note=note, **refit)
     return derive_run(
         network,
         config,
         data,
         runs / name,
-        {key: value for key, value in records[0].items() if key not in ("body", "recalibrated")},
+        {key: value for key, value in (refits or records)[0].items() if key not in ("body", "recalibrated", "averaged")},
         members=names,
-        protocol="members fitted on Training and chosen on PublicTest; PrivateTest scored once, after that",
+        protocol="members " + "; and members ".join(dict.fromkeys(record["protocol"] for record in records)),
         minutes=round(sum(record["minutes"] for record in records), 1),
     )
 
@@ -166,8 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     data = load_fer2013(options.data)
     cleaning.check_official(data)
     record = make_run(options.members, options.name, data, shares=options.shares)
-    accuracy = record["metrics"]["public_test"]["accuracy"]
-    print(f"PublicTest {accuracy['value']:.2%} ({accuracy['low']:.2%} to {accuracy['high']:.2%})")
+    print(on_public_test(record))
 
 
 if __name__ == "__main__":

@@ -562,6 +562,13 @@ LEVERS = {
 }
 """Lever -> the runs without and with it; ", 2 looks" is a run's mean over so many looks at each face (`emotion.looks`)."""
 
+TWINS = {
+    **{refit.name: member.name for refit, member in zip(_REFITS, _MEMBERS, strict=True)},
+    "mobilenet_faces_four_refit": "mobilenet_faces_four",
+    "unlike_pair_refit": "unlike_pair_four",
+}
+"""Run that was fitted on PublicTest too -> the run of the same settings that was judged there, and is calibrated by it."""
+
 LISTS = {"small": SMALL, "large": LARGE, "transfer": TRANSFER}
 
 
@@ -582,16 +589,14 @@ def main(arguments: list[str] | None = None) -> None:
     # Only now: help and refusals need not wait for TensorFlow.
     from emotion import cleaning
     from emotion.dataset import load_fer2013
-    from emotion.training import RUNS, train
+    from emotion.training import RUNS, on_public_test, train
 
     data = load_fer2013(options.data)
     cleaning.check_official(data)
     for config in chosen:
         print(f"{config.name}: {config.note}", flush=True)
         record = train(config, data, (options.run_dir or RUNS) / config.name, verbose=2)
-        accuracy = record["metrics"].get("public_test", {}).get("accuracy")
-        if accuracy:
-            print(f"  PublicTest {accuracy['value']:.2%} ({accuracy['low']:.2%} to {accuracy['high']:.2%})", flush=True)
+        print(f"  {on_public_test(record)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -322,7 +322,9 @@ def _readable(value):
     return str(value) if isinstance(value, Path) else value
 
 
-def calibrated(record: dict, run: Path, public_labels: np.ndarray, private_labels: np.ndarray, looks: int = 1) -> dict:
+def calibrated(
+    record: dict, run: Path, public_labels: np.ndarray, private_labels: np.ndarray, looks: int = 1, twin: Path | None = None
+) -> dict:
     """Fits the temperature on PublicTest and restates the metrics with it, as they are of what is served.
 
     Args:
@@ -330,32 +332,39 @@ def calibrated(record: dict, run: Path, public_labels: np.ndarray, private_label
         run: its folder, with public_test.npy and private_test.npy, or with those ending in _<looks>_looks.npy.
         public_labels, private_labels: int64 (n,).
         looks: how many looks at each face the served answer is the mean of (`emotion.looks`).
+        twin: of a run that was fitted on PublicTest too, the folder of the run of the same settings that was not. It gives the
+            temperature, and its metrics are those that PublicTest can tell.
 
     Returns:
         The record with `looks`, `temperature`, metrics after temperature, `not_sure_below`, and under `selective` how many
-        faces of each test reach that probability and how many of those answers are right.
+        faces of each test reach that probability and how many of those answers are right; with a twin these are of PrivateTest
+        alone, and `twin` holds the twin's name, metrics and selective.
     """
     suffix = f"_{looks}_looks.npy" if looks > 1 else ".npy"
-    public, private = (np.load(run / (name + suffix)) for name in ("public_test", "private_test"))
-    temperature = fit_temperature(public_labels, public)
-    served = {
-        "public_test": (public_labels, apply_temperature(public, temperature)),
-        "private_test": (private_labels, apply_temperature(private, temperature)),
-    }
-    return record | {
-        "looks": looks,
-        "temperature": temperature,
-        "not_sure_below": NOT_SURE_BELOW,
-        "metrics": {name: evaluate(*test) for name, test in served.items()},
-        "selective": {name: selective_accuracy(*test, NOT_SURE_BELOW) for name, test in served.items()},
-    }
+    tests = {"public_test": public_labels, "private_test": private_labels}
+    answers = {name: np.load((twin or run) / (name + suffix)) for name in tests}
+    temperature = fit_temperature(public_labels, answers["public_test"])
+
+    def scores(answers: dict[str, np.ndarray]) -> dict:
+        served = {name: (tests[name], apply_temperature(found, temperature)) for name, found in answers.items()}
+        return {
+            "metrics": {name: evaluate(*test) for name, test in served.items()},
+            "selective": {name: selective_accuracy(*test, NOT_SURE_BELOW) for name, test in served.items()},
+        }
+
+    added = {"looks": looks, "temperature": temperature, "not_sure_below": NOT_SURE_BELOW}
+    if twin is None:
+        return record | added | scores(answers)
+    own = {"private_test": np.load(run / f"private_test{suffix}")}
+    return record | added | scores(own) | {"twin": {"name": twin.name} | scores(answers)}
 
 
 def _add_int8_accuracy(record: dict, folder: Path, data) -> None:
-    """Scores the int8 file, which the page serves, on both tests and adds that to the record beside it."""
+    """Scores the int8 file, which the page serves, on the tests that the run was scored on; adds that to the record beside it."""
     entry = record["formats"]["int8"]
     entry["accuracy"] = {}
-    for name, split in (("public_test", data.public_test), ("private_test", data.private_test)):
+    for name in record["metrics"]:
+        split = getattr(data, name)
         answers = tflite_answers(folder / entry["file"], split.images)["probabilities"]
         entry["accuracy"][name] = evaluate(split.labels, answers)["accuracy"]
     path = folder / entry["file"].replace(SUFFIXES["int8"], ".json")
@@ -366,6 +375,7 @@ def _add_int8_accuracy(record: dict, folder: Path, data) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line: `python -m emotion.export --run saved_models/runs/<name>`."""
+    from emotion.experiments import TWINS
     from emotion.looks import LOOKS, with_looks
 
     parser = argparse.ArgumentParser(description="Export a training run's best network as the model that the app serves.")
@@ -375,10 +385,12 @@ def main(arguments: list[str] | None = None) -> None:
         "--looks", type=int, choices=LOOKS, default=1, help="serve the mean of so many looks at each face (emotion/looks.py)"
     )
     options = parser.parse_args(arguments)
-    needed = ("best.keras", "record.json", "public_test.npy", "private_test.npy")
-    missing = [name for name in needed if not (options.run / name).is_file()]
-    if missing:
-        parser.error(f"--run must be the folder of a finished run. Missing in {options.run}: {', '.join(missing)}")
+    twin = options.run.parent / TWINS[options.run.name] if options.run.name in TWINS else None
+    for folder in [options.run, twin] if twin else [options.run]:
+        needed = ("best.keras", "record.json", *([] if folder != twin and twin else ["public_test.npy"]), "private_test.npy")
+        missing = [name for name in needed if not (folder / name).is_file()]
+        if missing:
+            parser.error(f"--run must be the folder of a finished run. Missing in {folder}: {', '.join(missing)}")
     import keras
 
     from emotion.dataset import load_fer2013
@@ -388,12 +400,19 @@ def main(arguments: list[str] | None = None) -> None:
     data = load_fer2013()
     record = json.loads((options.run / "record.json").read_text(encoding="utf-8"))
     model = keras.models.load_model(options.run / "best.keras", compile=False)
-    if options.looks > 1:
-        for split, name in ((data.public_test, "public_test"), (data.private_test, "private_test")):
-            np.save(options.run / f"{name}_{options.looks}_looks.npy", predict(with_looks(model, options.looks), split.images))
-    record = calibrated(record, options.run, data.public_test.labels, data.private_test.labels, options.looks)
+
+    def look(folder: Path, network: keras.Model, *tests: str) -> None:
+        for test in tests if options.looks > 1 else ():
+            answers = predict(with_looks(network, options.looks), getattr(data, test).images)
+            np.save(folder / f"{test}_{options.looks}_looks.npy", answers)
+
+    look(options.run, model, *(["private_test"] if twin else ["public_test", "private_test"]))
+    if twin:
+        look(twin, keras.models.load_model(twin / "best.keras", compile=False), "public_test", "private_test")
+    record = calibrated(record, options.run, data.public_test.labels, data.private_test.labels, options.looks, twin)
     record["pretrained_on"] = learned_from(record.get("config", {}).get("architecture_options", {}))
-    full_record = export_model(model, record, options.out, data.public_test.images, looks=options.looks)
+    unseen = (data.private_test if twin else data.public_test).images
+    full_record = export_model(model, record, options.out, unseen, looks=options.looks)
     _add_int8_accuracy(full_record, options.out, data)
     for entry in full_record["formats"].values():
         agreement = f", top emotion unchanged on {entry['agreement']:.2%}" if "agreement" in entry else ""

@@ -105,11 +105,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", help="of the new run (default: the run's, with _recalibrated behind it)")
     parser.add_argument("--data", type=Path, help="data set (default: looked for as emotion.dataset does)")
     options = parser.parse_args(arguments)
+    from emotion.training import on_public_test
+
     data = load_fer2013(options.data)
     cleaning.check_official(data)
     record = make_run(options.run, options.name or f"{options.run}_recalibrated", data)
-    accuracy = record["metrics"]["public_test"]["accuracy"]
-    print(f"PublicTest {accuracy['value']:.2%} ({accuracy['low']:.2%} to {accuracy['high']:.2%})")
+    print(on_public_test(record))
 
 
 if __name__ == "__main__":

@@ -129,6 +129,14 @@ def _score(model: keras.Model, data: FER2013, folder: Path, config: TrainingConf
     return metrics
 
 
+def on_public_test(record: dict) -> str:
+    """Says for a terminal how a run did on PublicTest."""
+    if "public_test" not in record["metrics"]:
+        return "no score on PublicTest, which was fitted"
+    accuracy = record["metrics"]["public_test"]["accuracy"]
+    return f"PublicTest {accuracy['value']:.2%} ({accuracy['low']:.2%} to {accuracy['high']:.2%})"
+
+
 def finished_run(runs: Path, name: str) -> tuple[dict, keras.Model]:
     """Returns the record and the network of a run.
 

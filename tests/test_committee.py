@@ -1,6 +1,7 @@
 """Several networks as one: the mean of their logits, a network of the same kind, a run like any other."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -109,6 +110,14 @@ def test_the_new_run_is_one_like_any_other(drawn, runs):
         (answers.argmax(axis=1) == drawn.public_test.labels).mean()
     )
     assert TrainingConfig.from_dict(record["config"]).architecture == "committee"
+
+
+def test_with_a_member_that_was_fitted_on_publictest_it_has_no_score_there(drawn, runs):
+    config = replace(CONFIGS[1], name="refit", refit=True, keep="last")
+    train(config, drawn, runs / "refit", verbose=0)
+    record = committee.make_run(["one", "refit"], "pair", drawn, runs)
+    assert list(record["metrics"]) == ["private_test"] and "Training and PublicTest" in record["protocol"]
+    assert not (runs / "pair" / "public_test.npy").exists()
 
 
 def test_a_member_without_weights_is_named(drawn, runs):

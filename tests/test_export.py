@@ -375,6 +375,47 @@ def test_command_line_exports_a_run_trained_under_jax_with_its_temperature(train
     assert "emotion_model_int8.tflite" in capsys.readouterr().out
 
 
+@pytest.fixture
+def refit(trained, monkeypatch, tmp_path):
+    """The folder of a run that was fitted on PublicTest, and has a twin beside it that was not; returns it and the data."""
+    from emotion import dataset, experiments
+
+    monkeypatch.setattr(experiments, "TWINS", {"fitted_again": "judged"})
+    public, private = (SimpleNamespace(images=f, labels=e) for f, e in (export.synthetic_faces(300, seed=s) for s in (8, 9)))
+    public.labels[::4] = 0
+    data = SimpleNamespace(public_test=public, private_test=private)
+    monkeypatch.setattr(dataset, "load_fer2013", lambda: data)
+    for name, tests in (("judged", ("public_test", "private_test")), ("fitted_again", ("private_test",))):
+        (tmp_path / name).mkdir()
+        trained.save(tmp_path / name / "best.keras")
+        (tmp_path / name / "record.json").write_text(json.dumps({"name": name}))
+        for test in tests:
+            np.save(tmp_path / name / f"{test}.npy", ask_keras(trained, getattr(data, test).images))
+    return tmp_path / "fitted_again", data
+
+
+def test_a_refit_is_calibrated_by_its_twin_and_claims_nothing_of_publictest(refit, trained, tmp_path):
+    run, data = refit
+    export.main(["--run", str(run), "--out", str(tmp_path / "out")])
+    record = json.loads((tmp_path / "out" / "emotion_model.json").read_text(encoding="utf-8"))
+    answers = np.load(tmp_path / "judged" / "public_test.npy")
+    assert record["temperature"] == pytest.approx(fit_temperature(data.public_test.labels, answers), rel=1e-4)
+    twin = record["twin"]
+    assert list(record["metrics"]) == list(record["selective"]) == ["private_test"]
+    assert twin["name"] == "judged" and list(twin["metrics"]) == list(twin["selective"]) == ["public_test", "private_test"]
+    right = (answers.argmax(axis=1) == data.public_test.labels).mean()
+    assert twin["metrics"]["public_test"]["accuracy"]["value"] == pytest.approx(right, abs=1e-5)
+    assert list(record["formats"]["int8"]["accuracy"]) == ["private_test"]
+
+
+def test_a_refit_without_its_twin_is_refused(refit, tmp_path, capsys):
+    run, _ = refit
+    (tmp_path / "judged" / "public_test.npy").unlink()
+    with pytest.raises(SystemExit):
+        export.main(["--run", str(run), "--out", str(tmp_path / "out")])
+    assert f"Missing in {tmp_path / 'judged'}: public_test.npy" in capsys.readouterr().err
+
+
 def test_command_line_names_what_a_run_lacks(tmp_path, capsys):
     with pytest.raises(SystemExit):
         export.main(["--run", str(tmp_path)])

@@ -238,6 +238,7 @@ def test_all_recorded_runs_are_loaded_with_their_own_settings_best_first(project
     for seed, name in enumerate(("one", "two", "three")):
         write_run(project / "saved_models/runs" / name, TrainingConfig(name, epochs=seed + 1), drawn, seed=seed)
     (project / "saved_models/runs/unfinished").mkdir()
+    write_run(project / "saved_models/runs/refit", TrainingConfig("refit", refit=True, keep="last"), drawn)
     runs = utils.recorded_runs(drawn)
     accuracies = [run.metrics("public_test")["accuracy"]["value"] for run in runs]
     assert {run.name for run in runs} == {"one", "two", "three"} and accuracies == sorted(accuracies, reverse=True)
