@@ -43,6 +43,7 @@ INT8_MAP_TOLERANCE = 0.05
 FEWEST_WEIGHTS = 9000
 """Layers with fewer stay in float32 in the int8 file: the first and the last, on which answers depend most."""
 SUFFIXES = {"keras": ".keras", "h5": ".h5", "tflite": ".tflite", "int8": "_int8.tflite"}
+TESTS = ("public_test", "private_test")
 INT8_SCHEME = "int8 weights; activations quantised to int8 at run time, per face (dynamic range)"
 
 
@@ -341,7 +342,7 @@ def calibrated(
         alone, and `twin` holds the twin's name, metrics and selective.
     """
     suffix = f"_{looks}_looks.npy" if looks > 1 else ".npy"
-    tests = {"public_test": public_labels, "private_test": private_labels}
+    tests = dict(zip(TESTS, (public_labels, private_labels), strict=True))
     answers = {name: np.load((twin or run) / (name + suffix)) for name in tests}
     temperature = fit_temperature(public_labels, answers["public_test"])
 
@@ -386,9 +387,13 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     twin = options.run.parent / TWINS[options.run.name] if options.run.name in TWINS else None
-    for folder in [options.run, twin] if twin else [options.run]:
-        needed = ("best.keras", "record.json", *([] if folder != twin and twin else ["public_test.npy"]), "private_test.npy")
-        missing = [name for name in needed if not (folder / name).is_file()]
+    answers = [f"{name}_{options.looks}_looks.npy" if options.looks > 1 else f"{name}.npy" for name in TESTS]
+    needed = {options.run: ["best.keras", "record.json", *(["private_test.npy"] if twin else [f"{name}.npy" for name in TESTS])]}
+    if twin:  # its answers will do, where they are recorded
+        kept = all((twin / name).is_file() for name in answers)
+        needed[twin] = ["record.json", *(answers if kept or options.looks == 1 else ["best.keras"])]
+    for folder, names in needed.items():
+        missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             parser.error(f"--run must be the folder of a finished run. Missing in {folder}: {', '.join(missing)}")
     import keras
@@ -406,9 +411,9 @@ def main(arguments: list[str] | None = None) -> None:
             answers = predict(with_looks(network, options.looks), getattr(data, test).images)
             np.save(folder / f"{test}_{options.looks}_looks.npy", answers)
 
-    look(options.run, model, *(["private_test"] if twin else ["public_test", "private_test"]))
-    if twin:
-        look(twin, keras.models.load_model(twin / "best.keras", compile=False), "public_test", "private_test")
+    look(options.run, model, *(["private_test"] if twin else TESTS))
+    if twin and not kept:
+        look(twin, keras.models.load_model(twin / "best.keras", compile=False), *TESTS)
     record = calibrated(record, options.run, data.public_test.labels, data.private_test.labels, options.looks, twin)
     record["pretrained_on"] = learned_from(record.get("config", {}).get("architecture_options", {}))
     unseen = (data.private_test if twin else data.public_test).images
