@@ -147,7 +147,7 @@ def make_run(names: list[str], name: str, data: FER2013, runs: Path = RUNS, shar
         runs / name,
         {key: value for key, value in (refits or records)[0].items() if key not in ("body", "recalibrated", "averaged")},
         members=names,
-        protocol="members " + "; and members ".join(dict.fromkeys(record["protocol"] for record in records)),
+        protocol=" | ".join(f"{member}: {record['protocol']}" for member, record in zip(names, records, strict=True)),
         minutes=round(sum(record["minutes"] for record in records), 1),
     )
 
