@@ -559,6 +559,10 @@ LEVERS = {
     "vgg_small with opinions, going on": ("vgg_small_opinions", "vgg_small_opinions_again"),
     "weights averaged again": ("mobilenet_faces_averaged, 2 looks", "mobilenet_faces_averaged_again, 2 looks"),
     "two unlike networks, weights averaged again": ("unlike_pair_averaged, 2 looks", "unlike_pair_opinions, 2 looks"),
+    "opinions, and votes by a second head": ("mobilenet_faces_averaged_again", "mobilenet_faces_member_1"),
+    "weights of four averaged": ("mobilenet_faces_member_1", "mobilenet_faces_four"),
+    "weights of eight averaged": ("mobilenet_faces_four", "mobilenet_faces_eight"),
+    "two unlike networks, weights of four": ("unlike_pair_opinions, 2 looks", "unlike_pair_four, 2 looks"),
 }
 """Lever -> the runs without and with it; ", 2 looks" is a run's mean over so many looks at each face (`emotion.looks`)."""
 
