@@ -245,23 +245,6 @@ _SHIPPED_LESSONS = Distillation(["unlike_pair_averaged"], share=0.8, temperature
 """What `python -m emotion.lessons saved_models/emotion_model_int8.tflite --views 12` made the pair that shipped then write."""
 
 
-def _on_from(config: TrainingConfig) -> list[TrainingConfig]:
-    """Runs that go on from a run of the MobileNet, from other random numbers, so that there are some to average."""
-    weights = {"weights": f"saved_models/runs/{config.name}/best.keras", "head": True}
-    return [
-        replace(
-            config,
-            name=f"{config.name}_again_{number}",
-            architecture_options=weights,
-            epochs=24,
-            learning_rate=0.03,
-            seed=config.seed + 10 * number,
-            note=f"On from {config.name}, from other random numbers: more runs to average.",
-        )
-        for number in (1, 2, 3, 4)
-    ]
-
-
 def _taught(config: TrainingConfig, lessons: Distillation, **changes) -> TrainingConfig:
     """A run that learns from written lessons, which say what is shown."""
     return replace(config, distillation=lessons, label_smoothing=0.0, augmentation=NONE, framed=0.0, mixup=0.0, **changes)
@@ -287,7 +270,6 @@ LARGE = (
     ),
     _LONG_OPINIONS,
     _LONG_SHARP,
-    *_on_from(_LONG_OPINIONS),
     _VGG_OPINIONS,
     replace(
         _VGG_OPINIONS,
@@ -349,14 +331,14 @@ LARGE = (
         "better features where they do not have to be the answer? Short enough for two cores, an hour.",
     ),
     _FROM_AVERAGED,
-    *_on_from(_FROM_AVERAGED),
     *_MEMBERS,
     *_REFITS,
 )
 """For a GPU: networks that two cores would train for days. `emotion.lessons` lets them teach small ones.
 
-Those that go on from mobilenet_faces_averaged come last, because that is no run of the list but the mean of two of its runs
-(`emotion.averaging`). `emotion.committee --split` takes its weights out of the file that shipped until 2026-11-27.
+Those that go on from mobilenet_faces_averaged or mobilenet_faces_averaged_again come last, because these are no runs of the list
+but means of two of its runs (`emotion.averaging`). `emotion.committee --split` takes the weights of the first out of the file
+that shipped on 2026-11-26 (commit 389b55f), of the second out of the one after it (bad03b8).
 """
 
 _VGG16 = TrainingConfig(
