@@ -1,6 +1,6 @@
 """What does the way from an uploaded picture to its emotion cost, compared with handing the model the right pixels?
 
-Sends each 48x48 image of FER-2013's PublicTest (PrivateTest, if the model was fitted on that) through
+Sends each 48x48 image of FER-2013's PublicTest (PrivateTest for a refit, which has seen the other) through
 `EmotionRecognizer.predict` (find, align, classify), as a user who uploads it would, and the same pixels directly to the model.
 Run from the project's root, about a minute on two cores:
 
